@@ -1,0 +1,62 @@
+"""What a search space is: a protocol that one file per space fulfils, and the door that finds it by name."""
+
+from importlib import import_module
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from nagkit.errors import unknown
+
+SPACES = ("nb201",)
+
+
+class SearchSpace(Protocol):
+    """A finite set of architectures and its conversions.
+
+    An architecture is one row of small integers, `int8` of shape `(n_slots,)`; batches have shape `(B, n_slots)`.
+    Diffusion works on the centred one-hot code, float32 of shape `(B, n_nodes, n_ops)` with entries in {-1, 1}.
+    """
+
+    name: str
+    n_slots: int
+    n_nodes: int
+    n_ops: int
+    size: int
+    adjacency: np.ndarray
+    """Edges of the computation DAG between nodes, bool `(n_nodes, n_nodes)`, row → column; never diffused."""
+
+    @property
+    def allowed(self) -> np.ndarray:
+        """Which operation a node may carry, bool `(n_nodes, n_ops)`."""
+
+    def random(self, n: int, rng: np.random.Generator) -> np.ndarray:
+        """`n` architectures, uniform over the space, int8 `(n, n_slots)`."""
+
+    def mutate(self, archs: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """A copy of `archs` with exactly one slot of each row changed."""
+
+    def is_valid(self, archs: np.ndarray) -> np.ndarray:
+        """Whether each row is an architecture of the space, bool `(B,)`."""
+
+    def encode(self, archs: np.ndarray) -> torch.Tensor:
+        """Centred one-hot code, float32 `(B, n_nodes, n_ops)`."""
+
+    def decode(self, x: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """Architectures by thresholding at 0.5 (0 in centred units), and per row why it is invalid (`""` when valid)."""
+
+    def decode_argmax(self, x: torch.Tensor) -> np.ndarray:
+        """Architectures by the most likely allowed operation of every node: always valid."""
+
+    def to_string(self, archs: np.ndarray) -> list[str]:
+        """Benchmark strings."""
+
+    def from_string(self, strings: list[str]) -> np.ndarray:
+        """Architectures from benchmark strings; a malformed one raises `NagkitError`."""
+
+
+def get_space(name: str, **options) -> SearchSpace:
+    """The search space called `name`; `options` go to its constructor (NB201: `adjacency="official"`)."""
+    if name not in SPACES:
+        raise unknown("search space", name, SPACES)
+    return import_module(f"nagkit.spaces.{name}").Space(**options)
