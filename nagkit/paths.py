@@ -6,7 +6,8 @@ from pathlib import Path
 import platformdirs
 
 _PACKAGE = Path(__file__).resolve().parent
-_CHECKOUT = _PACKAGE.parent if (_PACKAGE.parent / "notebooks").is_dir() and (_PACKAGE.parent / "_config.yml").is_file() else None
+_IS_CHECKOUT = (_PACKAGE.parent / "notebooks").is_dir() and (_PACKAGE.parent / "_config.yml").is_file()
+_CHECKOUT = _PACKAGE.parent if _IS_CHECKOUT else None
 
 DATA = _CHECKOUT / "data" if _CHECKOUT else _PACKAGE / "_data"
 """Committed data: registry, paper numbers, presets, checkpoints, surrogates (inside the package in an installed wheel)."""

@@ -112,7 +112,7 @@ class Space:
         count = on.sum(axis=2)
         misplaced = ~on[:, 0, 0] | ~on[:, 7, 1] | on[:, 1:7, :2].any(axis=(1, 2))
         errors = np.select(
-            [~torch.isfinite(x).all(dim=2).all(dim=1).cpu().numpy(), (count == 0).any(axis=1), (count > 1).any(axis=1), misplaced],
+            [~torch.isfinite(x).flatten(1).all(dim=1).cpu().numpy(), (count == 0).any(axis=1), (count > 1).any(axis=1), misplaced],
             ["not finite", "no operation", "several operations", "misplaced input or output"],
             default="",
         )
