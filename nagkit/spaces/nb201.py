@@ -163,7 +163,8 @@ def isomorphism_classes() -> np.ndarray:
     """Class number of every cell in the order of `Space.all()`, int64 `(15625,)`; 6,466 distinct values.
 
     Two cells are isomorphic when they compute the same expression: a skip passes its input on, the terms of a sum
-    commute, and a cut edge or one that leaves a cut input is a zero term (NATS-Bench's unique string).
+    commute, and a cut edge or one that leaves a cut input is a zero term. This is NATS-Bench's unique string; it keeps zero
+    terms inside sums, so some cells that compute the same function stay apart.
     """
 
     @cache

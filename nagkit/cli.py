@@ -1,0 +1,220 @@
+"""The `nagkit` command line. Results go to stdout: CSV to a pipe or file, an aligned table to a terminal; the rest to stderr."""
+
+import io as textio
+import sys
+from pathlib import Path
+
+import click
+import numpy as np
+import pandas as pd
+
+from nagkit import __version__, paths
+from nagkit.errors import NagkitError
+
+_EXAMPLE = "\b\nExample:\n  "
+
+
+def main() -> None:
+    """Entry point: bad input ends in one line on stderr and exit status 2."""
+    try:
+        cli.main(standalone_mode=False)
+    except click.ClickException as error:
+        context = getattr(error, "ctx", None)
+        where = f" (see {context.command_path} --help)" if context else ""
+        _fail(f"{error.format_message()}{where}", 2)
+    except NagkitError as error:
+        _fail(str(error), 2)
+    except (click.Abort, KeyboardInterrupt):
+        _fail("interrupted", 130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(1)
+
+
+def _fail(message: str, status: int) -> None:
+    click.echo(f"nagkit: {' '.join(message.split())}", err=True)
+    sys.exit(status)
+
+
+def _emit(frame: pd.DataFrame, out: Path | None) -> None:
+    from nagkit.data.io import write_text
+
+    text = frame.to_csv(index=False)
+    if out:
+        write_text(out, text)
+        click.echo(f"wrote {len(frame)} rows to {out}", err=True)
+    elif sys.stdout.isatty():
+        click.echo(frame.to_string(index=False, na_rep=""))
+    else:
+        click.echo(text, nl=False)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="nagkit")
+def cli() -> None:
+    """Generate neural architectures with predictor-guided diffusion, and query what they are worth."""
+
+
+@cli.command(epilog=_EXAMPLE + "nagkit sample --space nb201 --guide cifar10 --n 1000 --seed 0 --out pool.csv")
+@click.option("--space", default="nb201", show_default=True, help="Search space.")
+@click.option("--prior", default="exact", show_default=True, help="Denoiser of the unguided law: exact.")
+@click.option("--guide", "dataset", metavar="DATASET", help="Aim at high accuracy on this data set.")
+@click.option("--scale", type=float, help="Guidance scale in standard deviations of the predicted score.")
+@click.option("--guidance", "rule", help="Differentiate the predictor at x0 (denoised) or at xt (noisy).")
+@click.option("--sampler", help="pc, euler_maruyama, ancestral, ddim, heun or dpmpp_2m.")
+@click.option("--steps", type=int, help="Sampler steps.")
+@click.option("--decode", default="threshold", show_default=True, help="threshold (as the paper) or argmax.")
+@click.option("--n", type=int, default=1000, show_default=True, help="Draws; invalid ones stay in the list with their error.")
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="CSV file instead of stdout.")
+def sample(space, prior, dataset, scale, rule, sampler, steps, decode, n, seed, out) -> None:
+    """Draw architectures: one CSV row `arch,error` a draw, and `predicted` when guided.
+
+    What is not given comes from data/presets.yaml, chosen on the development set that the file names.
+    """
+    from nagkit import presets
+
+    pool = presets.sample(
+        space,
+        n,
+        seed=seed,
+        prior=prior,
+        dataset=dataset,
+        decode=decode,
+        progress=sys.stderr.isatty(),
+        **{k: v for k, v in {"scale": scale, "rule": rule, "sampler": sampler, "steps": steps}.items() if v is not None},
+    )
+    _emit(pool, out)
+
+
+@cli.command(epilog=_EXAMPLE + "nagkit query --dataset cifar10 pool.csv")
+@click.argument("pool", type=click.File("r"))
+@click.option("--space", default="nb201", show_default=True)
+@click.option("--dataset", required=True, help="Data set of the benchmark.")
+@click.option("--split", default="test", show_default=True, help="Which accuracy of the data set.")
+@click.option("--metric", default="accuracy", show_default=True)
+@click.option("--oracle", default="auto", show_default=True, help="table, surrogate, or auto: the table when it is there.")
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="CSV file instead of stdout.")
+def query(pool, space, dataset, split, metric, oracle, out) -> None:
+    """Look up the architectures of a CSV with a column `arch`: CSV `arch,split,accuracy,oracle`, in percent.
+
+    Rows without an architecture (invalid draws) stay, with an empty value. POOL may be - for stdin.
+    """
+    from nagkit.benchmarks.table import open_benchmark
+    from nagkit.spaces.base import get_space
+
+    try:
+        frame = pd.read_csv(textio.StringIO(pool.read()), dtype={"arch": str}, keep_default_na=False)
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise NagkitError(f"{pool.name} is not a CSV file: {error}") from None
+    if "arch" not in frame:
+        raise NagkitError(f"{pool.name} has no column 'arch' (found {', '.join(frame)}); `nagkit sample` writes one")
+    bench = open_benchmark(space, oracle)
+    given = (frame["arch"] != "").to_numpy()
+    value = np.full(len(frame), np.nan)
+    archs = get_space(space).from_string(list(frame["arch"][given]))
+    value[given] = bench.query(archs, dataset, split=split, metric=metric)
+    _emit(pd.DataFrame({"arch": frame["arch"], "split": split, metric: np.round(value, 4), "oracle": bench.oracle}), out)
+
+
+@cli.command(epilog=_EXAMPLE + "nagkit info")
+def info() -> None:
+    """Versions, folders, data tier and committed models."""
+    import torch
+
+    from nagkit.benchmarks.table import open_benchmark
+    from nagkit.data import registry
+    from nagkit.spaces.base import SPACES
+
+    rows = {
+        "nagkit": __version__,
+        "torch": f"{torch.__version__}, {torch.get_num_threads()} threads, {'CUDA' if torch.cuda.is_available() else 'CPU'}",
+        "spaces": ", ".join(SPACES),
+        "committed data": paths.DATA,
+        "cache": paths.cache(),
+        "mirror": paths.mirror() or "not set (NAGKIT_MIRROR)",
+        "images": paths.images() or "not set (NAGKIT_IMAGES)",
+        "upstream files": f"{len(registry.entries())} registered; `nagkit data verify` checks those that are here",
+        "benchmark": open_benchmark().describe(),
+    }
+    for checkpoint in sorted(paths.DATA.glob("**/*.safetensors")):
+        rows[str(checkpoint.relative_to(paths.DATA))] = f"{checkpoint.stat().st_size / 1e6:.2f} MB"
+    for key, value in rows.items():
+        click.echo(f"{key:<36} {value}")
+
+
+@cli.group()
+def bench() -> None:
+    """Timings, as ratios within one run."""
+
+
+@bench.command("sampling", epilog=_EXAMPLE + "nagkit bench sampling")
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="CSV file instead of stdout.")
+def bench_sampling(out) -> None:
+    """Time exact-prior sampling against the paper's network and sampler, in the same run."""
+    from nagkit import presets
+    from nagkit.bench import sampling_rows
+
+    _emit(pd.DataFrame(sampling_rows(presets.denoiser("nb201", dataset="cifar10"))), out)
+
+
+@cli.group()
+def data() -> None:
+    """The upstream benchmark files: list, fetch, verify."""
+
+
+@data.command("list", epilog=_EXAMPLE + "nagkit data list")
+def data_list() -> None:
+    """Every registered upstream file with size, licence and citation."""
+    from nagkit.data import registry
+
+    entries = registry.entries()
+    _emit(pd.DataFrame([{"name": k, "MB": round(e.bytes / 1e6, 2), "licence": e.licence, "citation": e.citation}
+                        for k, e in entries.items()]), None)
+
+
+@data.command("fetch", epilog=_EXAMPLE + "NAGKIT_MIRROR=/path/to/files nagkit data fetch")
+@click.argument("names", nargs=-1)
+def data_fetch(names) -> None:
+    """Download (or copy from NAGKIT_MIRROR) the upstream files, check their hashes, and convert them once."""
+    from nagkit.data import registry, upstream
+
+    files = registry.fetch(list(names) or None)
+    click.echo(f"{len(files)} files verified in {paths.cache()}", err=True)
+    if not names:
+        click.echo(f"converted to {upstream.convert()}", err=True)
+
+
+@data.command("verify", epilog=_EXAMPLE + "nagkit data verify")
+def data_verify() -> None:
+    """Check the hash of every upstream file that is here; exit status 2 when one is wrong."""
+    from nagkit.data import registry
+
+    statuses = list(registry.verify())
+    _emit(pd.DataFrame(statuses, columns=["name", "status"]), None)
+    wrong = [name for name, status in statuses if status not in ("ok", "absent")]
+    if wrong:
+        raise NagkitError(f"{', '.join(wrong)}: wrong contents; delete and run `nagkit data fetch`")
+
+
+@cli.group()
+def fit() -> None:
+    """Rebuild the committed models from the upstream tables."""
+
+
+@fit.command("surrogate", epilog=_EXAMPLE + "nagkit fit surrogate")
+def fit_surrogate() -> None:
+    """The embedded surrogate benchmark and its data card."""
+    from nagkit.benchmarks import surrogate
+
+    surrogate.fit()
+
+
+@fit.command("ranking", epilog=_EXAMPLE + "nagkit fit ranking --seed 0")
+@click.option("--seed", type=int, default=0, show_default=True)
+def fit_ranking(seed) -> None:
+    """The ranking predictor, from the paper's meta-training triplets."""
+    from nagkit.data import upstream
+    from nagkit.predictors import ranking
+
+    ranking.save(ranking.fit(upstream.triplets(), seed=seed))
