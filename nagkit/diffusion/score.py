@@ -1,0 +1,133 @@
+"""Score networks: learned denoisers of architecture codes."""
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from nagkit.diffusion.samplers import Denoiser
+from nagkit.errors import NagkitError, unknown
+
+MASKS = ("adjacency", "closure")
+POSITIONS = ("node", "stage", "none")
+
+
+def as_denoiser(network: nn.Module, *, clamp: bool = True) -> Denoiser:
+    """The denoiser D(x, sigma) = x + sigma^2 score(x, sigma) of a score network, which is put in evaluation mode.
+
+    `clamp` keeps D in [-1, 1], where every posterior mean lies; the published sampler does not clamp.
+    """
+    network.eval()
+
+    def denoiser(x: Tensor, sigma: float | Tensor) -> Tensor:
+        sigma = _per_sample(x, sigma)
+        denoised = x + sigma[:, None, None] ** 2 * network(x, sigma)
+        return denoised.clamp(-1, 1) if clamp else denoised
+
+    return denoiser
+
+
+def attention_mask(adjacency: np.ndarray, mask: str) -> Tensor:
+    """Which node (row) attends to which (column), bool `(n_nodes, n_nodes)`.
+
+    "adjacency": a node sees its direct successors, as the published code trains; "closure": every node it can reach, as
+    the published code samples. Neither contains the node itself. Raises `NagkitError` for another name.
+    """
+    if mask not in MASKS:
+        raise unknown("attention mask", mask, MASKS)
+    reach = np.asarray(adjacency, bool)
+    if mask == "closure":
+        for middle in range(len(reach)):  # Warshall
+            reach = reach | reach[:, middle : middle + 1] & reach[middle : middle + 1]
+    return torch.from_numpy(reach.copy())
+
+
+def sinusoid(values: Tensor, width: int) -> Tensor:
+    """Sines and cosines of `values` (any shape) at `width / 2` frequencies from 1 to 1/10,000: shape `(..., width)`."""
+    frequencies = torch.exp(-math.log(10_000) * torch.linspace(0, 1, width // 2, device=values.device))
+    angles = values[..., None] * frequencies
+    return torch.cat([angles.sin(), angles.cos()], dim=-1)
+
+
+class PaperScoreNetwork(nn.Module):
+    """The paper's score network: a masked transformer over the nodes whose output is the score itself (section 2.2).
+
+    Twelve pre-norm blocks; the head reads the normalised outputs of all of them, and holds 89 % of the parameters
+    (3,989,575 for NB201, 3,992,777 for 20 nodes of 9 operations). `mask` is one of `MASKS`. A node without successors
+    attends to all nodes alike: the published code's masking amounts to that. `positions` is "node" (one code per node,
+    NB201), "stage" (codes repeat every 4 nodes, MBv3) or "none" (the paper's ablation).
+    """
+
+    def __init__(
+        self,
+        n_nodes: int,
+        n_ops: int,
+        adjacency: np.ndarray,
+        *,
+        mask: str = "adjacency",
+        positions: str = "node",
+        width: int = 64,
+        n_blocks: int = 12,
+        n_heads: int = 8,
+        hidden: int = 128,
+        dropout: float = 0.1,
+    ):
+        super().__init__()
+        if np.shape(adjacency) != (n_nodes, n_nodes):
+            raise NagkitError(f"adjacency must have shape {(n_nodes, n_nodes)}, got {np.shape(adjacency)}")
+        if positions not in POSITIONS:
+            raise unknown("position code", positions, POSITIONS)
+        slots = torch.arange(n_nodes) % (4 if positions == "stage" else n_nodes)
+        codes = sinusoid(slots.float(), width) * (positions != "none")
+        self.register_buffer("codes", codes, persistent=False)  # (n_nodes, width)
+        allowed = attention_mask(adjacency, mask)
+        has_target = allowed.any(dim=1, keepdim=True)
+        self.register_buffer("has_target", has_target.float(), persistent=False)  # (n_nodes, 1)
+        self.register_buffer("allowed", allowed | ~has_target, persistent=False)  # (n_nodes, n_nodes)
+        self.scale = math.sqrt(width)
+        self.embed = nn.Linear(n_ops, width)
+        self.embed_noise = nn.Sequential(nn.Linear(width, 4 * width), nn.SiLU(), nn.Linear(4 * width, width))
+        self.dropout = nn.Dropout(dropout)
+        self.blocks = nn.ModuleList(_Block(width, n_heads, hidden, dropout) for _ in range(n_blocks))
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(n_blocks))
+        wide = 2 * n_blocks * width
+        self.head = nn.Sequential(
+            nn.Linear(n_blocks * width, wide), nn.ELU(), nn.Linear(wide, wide), nn.ELU(), nn.Linear(wide, n_ops)
+        )
+
+    def forward(self, x: Tensor, sigma: float | Tensor) -> Tensor:
+        """Score of `x` `(B, n_nodes, n_ops)` at noise level `sigma`, a number or `(B,)`; same shape as `x`."""
+        noise = self.embed_noise(sinusoid(_per_sample(x, sigma), self.codes.shape[1]))  # (B or 1, width)
+        h = self.dropout(self.scale * self.embed(x)) + self.codes + noise[:, None]  # (B, n_nodes, width)
+        outputs = []
+        for block, norm in zip(self.blocks, self.norms, strict=True):
+            h = block(h, self.allowed, self.has_target)
+            outputs.append(norm(h))
+        return self.head(torch.cat(outputs, dim=2))
+
+
+class _Block(nn.Module):
+    """Pre-norm transformer block: masked self-attention, then a two-layer ReLU network."""
+
+    def __init__(self, width: int, n_heads: int, hidden: int, dropout: float):
+        super().__init__()
+        self.n_heads = n_heads
+        self.norm_attention, self.norm_mlp = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, width))
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, h: Tensor, allowed: Tensor, has_target: Tensor) -> Tensor:
+        qkv = self.qkv(self.norm_attention(h)).unflatten(2, (3, self.n_heads, -1))  # (B, n_nodes, 3, n_heads, d)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4)  # (B, n_heads, n_nodes, d) each
+        query = query * has_target  # a zero query weighs all keys alike
+        p = self.dropout.p if self.training else 0.0
+        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=allowed, dropout_p=p)
+        h = h + self.dropout(self.out(mixed.transpose(1, 2).flatten(2)))
+        return h + self.dropout(self.mlp(self.norm_mlp(h)))
+
+
+def _per_sample(x: Tensor, sigma: float | Tensor) -> Tensor:
+    return torch.as_tensor(sigma, dtype=x.dtype, device=x.device).reshape(-1)
