@@ -1,0 +1,75 @@
+"""Files that are either whole or absent, and arrays in safetensors."""
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from nagkit.errors import NagkitError
+
+_STALE_SECONDS = 3600
+
+
+def write_bytes(path: Path, content: bytes) -> Path:
+    """Write `content` to `path` through a hidden `.part` file in the same folder, which replaces the old file in one step.
+
+    Nothing remains of a failed write; what a kill in mid-write leaves is removed by the next write of the same file
+    after an hour (a younger one may belong to a running process). Raises `NagkitError` when the folder cannot be written.
+    """
+    path = Path(path)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for old in path.parent.glob(f".{path.name}.*.part"):
+            if time.time() - old.stat().st_mtime > _STALE_SECONDS:
+                old.unlink(missing_ok=True)
+        part.write_bytes(content)
+        part.replace(path)
+    except OSError as error:
+        raise NagkitError(
+            f"cannot write {path}: {error.strerror or error}; make its folder writable or point NAGKIT_CACHE to one that is"
+        ) from error
+    finally:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+    return path
+
+
+def write_text(path: Path, text: str) -> Path:
+    """`write_bytes` for text (UTF-8)."""
+    return write_bytes(path, text.encode())
+
+
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, object] | None = None) -> Path:
+    """Write named arrays and JSON metadata to one safetensors file, atomically."""
+    content = save({name: np.ascontiguousarray(array) for name, array in arrays.items()}, metadata=_pack(metadata or {}))
+    return write_bytes(path, content)
+
+
+def read_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, object]]:
+    """All arrays and the metadata of a safetensors file; `NagkitError` when it is missing or damaged."""
+    file = open_arrays(path)
+    return {name: file.get_tensor(name) for name in file.keys()}, metadata(file)
+
+
+def open_arrays(path: Path) -> safe_open:
+    """A safetensors file opened memory-mapped (`keys()`, `get_tensor(name)`); `NagkitError` when missing or damaged."""
+    try:
+        return safe_open(str(path), framework="numpy")
+    except (OSError, SafetensorError) as error:
+        raise NagkitError(f"cannot read {path}: {error}; delete it, and it is rebuilt or restored from its source") from error
+
+
+def metadata(file: safe_open) -> dict[str, object]:
+    """Metadata of an opened file, as written by `write_arrays`."""
+    return {key: json.loads(value) for key, value in (file.metadata() or {}).items()}
+
+
+def _pack(metadata: Mapping[str, object]) -> dict[str, str]:
+    return {key: json.dumps(value) for key, value in metadata.items()}
