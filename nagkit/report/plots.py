@@ -1,0 +1,226 @@
+"""Figures in one style: colour-blind safe (Okabe & Ito, 2008), readable at half page width, units on every axis.
+
+Every function returns a closed matplotlib figure: a notebook shows it once, as the value of its cell.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from cycler import cycler
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import FancyArrowPatch
+from matplotlib.ticker import FixedLocator, NullLocator, ScalarFormatter
+
+from nagkit.errors import NagkitError
+from nagkit.report.exhibits import half_width
+from nagkit.spaces import nb201
+
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+DASHES = ("-", "--", "-.", (0, (1, 1.2)), (0, (5, 1, 1, 1, 1, 1)), (0, (6, 2)), "-")
+STYLE = {
+    "axes.grid": True,
+    "axes.prop_cycle": cycler(color=PALETTE),
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "figure.constrained_layout.use": True,
+    "figure.dpi": 110,
+    "font.size": 12,
+    "grid.color": "#E3E3E3",
+    "legend.fontsize": 10.5,
+    "legend.frameon": False,
+    "lines.linewidth": 2.0,
+}
+NAMES = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "imagenet16-120": "ImageNet16-120"}
+_OP_STYLE = {  # label, colour
+    nb201.NONE: ("none", "#C4C4C4"),
+    nb201.SKIP: ("skip", "#56B4E9"),
+    nb201.CONV1: ("1×1", "#E69F00"),
+    nb201.CONV3: ("3×3", "#D55E00"),
+    nb201.POOL: ("pool", "#009E73"),
+}
+
+
+def search_curves(
+    curves: Mapping[str, Mapping[str, np.ndarray]],
+    *,
+    optimum: Mapping[str, float],
+    paper: pd.DataFrame | None = None,
+    floor: Mapping[str, float] | None = None,
+) -> Figure:
+    """Best test accuracy against trained architectures, one panel a data set.
+
+    `curves[dataset][method]` is the incumbent in percent, float `(seeds, budget)`; bands are 95 % t intervals of the
+    mean. `paper` holds the paper's tidy rows of Table 2: each method it counts becomes a reference marker, a bound an
+    arrow. `floor[dataset]` is the lower end of the accuracy axis.
+    """
+    with plt.rc_context(STYLE):
+        figure, axes = _panels(len(curves))
+        for ax, (dataset, methods) in zip(axes, curves.items(), strict=True):
+            for i, (method, values) in enumerate(methods.items()):
+                _band(ax, np.arange(1, values.shape[1] + 1), values, i, method)
+            ax.axhline(optimum[dataset], color="#777777", lw=1, ls=":")
+            ax.text(
+                0.3, optimum[dataset], "optimum", va="bottom", color="#777777", fontsize=10, transform=ax.get_yaxis_transform()
+            )
+            budget = max(values.shape[1] for values in methods.values())
+            low = (floor or {}).get(dataset, ax.get_ylim()[0])
+            ax.set(xscale="log", xlim=(0.93, budget * 1.15), ylim=(low, optimum[dataset] + 0.09 * (optimum[dataset] - low)))
+            _plain_log(ax.xaxis, [1, 3, 5, 10, 20, 50, 100, 200, 500], budget)
+            if paper is not None:
+                _paper_markers(ax, paper[paper["column"] == dataset], budget)
+            seeds = {len(values) for values in methods.values()}
+            ax.set_title(f"{NAMES.get(dataset, dataset)}, n = {'/'.join(map(str, sorted(seeds)))} seeds")
+            ax.set(xlabel="architectures trained", ylabel="best test accuracy (%)")
+        _legend(figure, axes)
+    return _closed(figure)
+
+
+def pool_histograms(
+    pools: Mapping[str, np.ndarray], *, paper: Mapping[str, float] | None = None, low: float | None = None, label: str = ""
+) -> Figure:
+    """Test accuracy (percent) of the valid draws of each pool; `paper` maps names to the mean the paper prints.
+
+    Draws below `low` are gathered in the first bin, whose share the legend's n includes.
+    """
+    with plt.rc_context(STYLE):
+        figure, (ax,) = _panels(1, width=7.0)
+        low = min(values.min() for values in pools.values()) if low is None else low
+        high = max(values.max() for values in pools.values())
+        bins = np.linspace(low, high, 41)
+        for i, (name, values) in enumerate(pools.items()):
+            colour, shown = PALETTE[i % len(PALETTE)], np.clip(values, low, high)
+            share = np.full(len(values), 100 / len(values))
+            ax.hist(shown, bins, weights=share, histtype="stepfilled", alpha=0.25, color=colour)
+            text = f"{name}, n = {len(values):,}, mean {values.mean():.2f}"
+            ax.hist(shown, bins, weights=share, histtype="step", lw=1.8, color=colour, ls=DASHES[i % len(DASHES)], label=text)
+        for i, (name, mean) in enumerate((paper or {}).items()):
+            ax.axvline(mean, color="#000000", lw=1.2, ls=DASHES[i + 1], label=f"paper: {name}, mean {mean:.2f}")
+        ax.set(xlabel=f"test accuracy (%){f', {label}' if label else ''}", ylabel="share of draws (%)")
+        ax.legend(loc="upper left")
+    return _closed(figure)
+
+
+def sampler_error(frame: pd.DataFrame, *, floor: str = "exact draws") -> Figure:
+    """Distance to the exact law against network calls and against time, from the tidy rows of `figure_samplers`.
+
+    Columns are network calls; the row called `floor` (any column) is what the same number of exact draws gives.
+    """
+    error, time = (frame[frame["metric"] == metric] for metric in ("total variation", "time"))
+    with plt.rc_context(STYLE):
+        figure, axes = _panels(2, sharey=True)
+        samplers = [name for name in error["row"].unique() if name != floor]
+        for i, name in enumerate(samplers):
+            rows = error[error["row"] == name]
+            calls = rows["column"].astype(int).to_numpy()
+            seconds = time[time["row"] == name].set_index("column")["value"].reindex(rows["column"]).to_numpy()
+            for ax, x in ((axes[0], calls), (axes[1], seconds)):
+                order = np.argsort(x)
+                colour = PALETTE[i % len(PALETTE)]
+                ax.plot(
+                    x[order], rows["value"].to_numpy()[order], color=colour, ls=DASHES[i % len(DASHES)],
+                    marker=MARKERS[i % len(MARKERS)], ms=5.5, label=name,
+                )  # fmt: skip
+                if ax is axes[0]:
+                    lo, hi = rows["lo"].to_numpy()[order], rows["hi"].to_numpy()[order]
+                    ax.fill_between(x[order], lo, hi, color=colour, alpha=0.18, lw=0)
+        base = error[error["row"] == floor].iloc[0]
+        for ax in axes:
+            ax.axhspan(base.lo, base.hi, color="#999999", alpha=0.35, lw=0)
+            ax.axhline(base.value, color="#777777", lw=1.2, ls=":", label=floor)
+            ax.set(xscale="log", yscale="log")
+        _plain_log(axes[0].xaxis, [2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000], axes[0].get_xlim()[1])
+        axes[0].set(xlabel="network calls", ylabel=f"total variation to the exact law\n(mean over edges, n = {base.n} seeds)")
+        axes[1].set(xlabel="seconds for 10,000 draws")
+        _plain_log(axes[0].yaxis, [0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1], axes[0].get_ylim()[1])
+        _legend(figure, axes[:1])
+    return _closed(figure)
+
+
+def cell_strip(archs: np.ndarray, titles: Sequence[str] | None = None, *, columns: int = 4) -> Figure:
+    """Drawings of NB201 cells, `columns` to a line."""
+    archs = np.asarray(archs)
+    columns = min(columns, len(archs))
+    lines = -(-len(archs) // columns)
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(lines, columns, figsize=(3.3 * columns, 2.5 * lines), squeeze=False)
+        for i, ax in enumerate(axes.flat):
+            ax.set_axis_off()
+            if i < len(archs):
+                draw_cell(archs[i], ax)
+                ax.set_title(titles[i] if titles is not None else "", fontsize=12)
+    return _closed(figure)
+
+
+def draw_cell(arch: np.ndarray, ax: Axes) -> None:
+    """One NB201 cell: four feature maps in a line, one labelled arrow an operation.
+
+    `none` is dotted and grey; an operation on no path from input to output is faded.
+    """
+    arch = np.asarray(arch)
+    if arch.shape != (6,) or not nb201.Space().is_valid(arch[None]).all():
+        raise NagkitError(f"a drawing needs one valid cell of six operations 0..4, got {arch.tolist()}")
+    live = nb201.live_edges(arch[None])[0]
+    bend = {(0, 2): -0.62, (1, 3): 0.62, (0, 3): -0.8}  # neighbours are joined straight; the others bow out of their way
+    for op, (source, target), alive in zip(arch, nb201.EDGES, live, strict=True):
+        name, colour = _OP_STYLE[int(op)]
+        curve = bend.get((source, target), 0.0)
+        ax.add_patch(
+            FancyArrowPatch(
+                (source, 0), (target, 0), connectionstyle=f"arc3,rad={curve}", arrowstyle="-|>", mutation_scale=12,
+                shrinkA=11, shrinkB=11, lw=2.2 if alive else 1.4, color=colour, alpha=1.0 if alive or op == nb201.NONE else 0.4,
+                ls=":" if op == nb201.NONE else "-",
+            )
+        )  # fmt: skip
+        height = -curve * (target - source) / 2  # the middle of a quadratic Bézier curve lies half way to its control point
+        ax.text(
+            (source + target) / 2, height, name, ha="center", va="center", fontsize=10.5,
+            color="#222222" if alive else "#9A9A9A", bbox={"boxstyle": "round,pad=0.12", "fc": "white", "ec": "none"},
+        )  # fmt: skip
+    for node, text in enumerate(("in", "1", "2", "out")):
+        ax.plot(node, 0, "o", ms=22, mfc="#F4F4F4", mec="#444444", mew=1.2, zorder=3)
+        ax.text(node, 0, text, ha="center", va="center", fontsize=10.5, zorder=4)
+    ax.set(xlim=(-0.25, 3.25), ylim=(-0.85, 1.4), aspect="equal")
+    ax.set_axis_off()
+
+
+def _panels(n: int, *, width: float = 10.5, sharey: bool = False) -> tuple[Figure, np.ndarray]:
+    figure, axes = plt.subplots(1, n, figsize=(width, 4.6), squeeze=False, sharey=sharey)
+    return figure, axes[0]
+
+
+def _band(ax: Axes, x: np.ndarray, values: np.ndarray, i: int, label: str) -> None:
+    mean, half = values.mean(axis=0), np.nan_to_num(half_width(values))
+    ax.plot(x, mean, color=PALETTE[i % len(PALETTE)], ls=DASHES[i % len(DASHES)], label=label)
+    ax.fill_between(x, mean - half, mean + half, color=PALETTE[i % len(PALETTE)], alpha=0.18, lw=0)
+
+
+def _paper_markers(ax: Axes, rows: pd.DataFrame, budget: int) -> None:
+    accuracy, trained = (rows[rows["metric"] == metric].set_index("row") for metric in ("accuracy", "trained architectures"))
+    for i, name in enumerate(trained.index):
+        bound, x = np.isinf(trained.loc[name, "hi"]), min(trained.loc[name, "value"], budget)
+        ax.plot(
+            x, accuracy.loc[name, "value"], MARKERS[i % len(MARKERS)], ms=8, mfc="none" if bound else "#555555", mec="#111111",
+            label=f"paper: {name}{' (>500)' if bound else ''}", zorder=5, clip_on=False,
+        )  # fmt: skip
+
+
+def _legend(figure: Figure, axes: Sequence[Axes]) -> None:
+    entries = {}
+    for ax in axes:
+        entries |= dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
+    figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=4)
+
+
+def _plain_log(axis, ticks: Sequence[float], top: float) -> None:
+    axis.set_major_locator(FixedLocator([tick for tick in ticks if tick <= top]))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(ScalarFormatter())
+
+
+def _closed(figure: Figure) -> Figure:
+    plt.close(figure)
+    return figure

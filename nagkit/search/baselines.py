@@ -1,0 +1,131 @@
+"""Search without a generator: ask for architectures, train them, tell their values; nothing is trained twice.
+
+The methods only speak to the space (`random`, `mutate`, `neighbours`), so the same lines search every space.
+"""
+
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from nagkit.errors import NagkitError
+from nagkit.spaces.base import SearchSpace
+
+
+class History(NamedTuple):
+    """What was trained, in order."""
+
+    archs: np.ndarray
+    """int8 `(budget, n_slots)`, pairwise distinct."""
+    values: np.ndarray
+    """float64 `(budget,)`, the larger the better."""
+
+
+class Method(Protocol):
+    """A search method is a pair of calls; between them the caller trains the architectures."""
+
+    def ask(self, n: int) -> np.ndarray:
+        """At least one and at most `n` architectures that were never asked for before, int8 `(B, n_slots)`."""
+
+    def tell(self, archs: np.ndarray, values: np.ndarray) -> None:
+        """The values of architectures that `ask` returned; every call of `ask` is answered before the next one."""
+
+
+def run(method: Method, query, budget: int, *, batch: int = 1, progress: bool = False) -> History:
+    """Train `budget` distinct architectures, `batch` at a time; `query(archs)` returns their values, float `(B,)`."""
+    if budget < 1 or batch < 1:
+        raise NagkitError(f"budget and batch count architectures and must be at least 1, got {budget} and {batch}")
+    archs, values = [], []
+    with tqdm(total=budget, disable=not progress, unit="arch") as bar:
+        while bar.n < budget:
+            asked = method.ask(min(batch, budget - bar.n))
+            told = np.asarray(query(asked), np.float64)
+            method.tell(asked, told)
+            archs.append(asked)
+            values.append(told)
+            bar.n += len(asked)
+            bar.refresh()
+    return History(np.concatenate(archs), np.concatenate(values))
+
+
+class RandomSearch:
+    """Uniform draws without replacement."""
+
+    def __init__(self, space: SearchSpace, rng: np.random.Generator):
+        self._space, self._rng, self._seen = space, rng, set()
+
+    def ask(self, n: int) -> np.ndarray:
+        return np.concatenate([_unseen(self._space, self._rng, self._seen) for _ in range(n)])
+
+    def tell(self, archs: np.ndarray, values: np.ndarray) -> None:
+        """Nothing to learn."""
+
+
+class RegularizedEvolution:
+    """Ageing evolution (Real et al., 2019): the winner of a tournament is mutated, the oldest member dies.
+
+    The defaults (population 10, tournament 3) are those of the NAS-Bench-201 authors. A child that was trained before
+    is mutated again, since the budget counts distinct architectures.
+    """
+
+    def __init__(self, space: SearchSpace, rng: np.random.Generator, *, population: int = 10, tournament: int = 3):
+        if not 1 <= tournament <= population:
+            raise NagkitError(f"a tournament of {tournament} needs a population of at least as many, got {population}")
+        self._space, self._rng, self._seen = space, rng, set()
+        self._size, self._tournament = population, tournament
+        self._members: list[tuple[np.ndarray, float]] = []  # oldest first
+
+    def ask(self, n: int) -> np.ndarray:
+        if len(self._seen) < self._size:
+            n = min(n, self._size - len(self._seen))
+            return np.concatenate([_unseen(self._space, self._rng, self._seen) for _ in range(n)])
+        return np.concatenate([self._child() for _ in range(n)])
+
+    def tell(self, archs: np.ndarray, values: np.ndarray) -> None:
+        self._members += zip(archs, values, strict=True)
+        del self._members[: -self._size]
+
+    def _child(self) -> np.ndarray:
+        entrants = self._rng.choice(len(self._members), self._tournament, replace=False)
+        parent = max((self._members[i] for i in entrants), key=lambda member: member[1])[0]
+        return _unseen(self._space, self._rng, self._seen, start=parent)
+
+
+class LocalSearch:
+    """Hill climbing from random starts (White et al., 2021), moving to the first neighbour that is better.
+
+    Neighbours are trained in random order; when none is left the climb restarts at a random architecture. Of that
+    paper's variants this one ("query until lower") is the strongest at small budgets.
+    """
+
+    def __init__(self, space: SearchSpace, rng: np.random.Generator):
+        self._space, self._rng, self._seen = space, rng, set()
+        self._value = -np.inf
+        self._queue = np.empty((0, space.n_slots), np.int8)  # neighbours of the incumbent still to be trained
+
+    def ask(self, n: int) -> np.ndarray:
+        if not len(self._queue):
+            self._value = -np.inf
+            return _unseen(self._space, self._rng, self._seen)
+        asked, self._queue = self._queue[:n], self._queue[n:]
+        self._seen.update(row.tobytes() for row in asked)
+        return asked
+
+    def tell(self, archs: np.ndarray, values: np.ndarray) -> None:
+        best = int(np.argmax(values))
+        if values[best] > self._value:
+            self._value = float(values[best])
+            neighbours = self._space.neighbours(archs[best])
+            new = [row.tobytes() not in self._seen for row in neighbours]
+            self._queue = self._rng.permutation(neighbours[new])
+
+
+def _unseen(space: SearchSpace, rng: np.random.Generator, seen: set[bytes], start: np.ndarray | None = None) -> np.ndarray:
+    """One architecture outside `seen` (and now in it), drawn uniformly or by mutating `start` until it is new."""
+    if len(seen) >= space.size:
+        raise NagkitError(f"all {space.size} architectures of {space.name} are trained; ask for a smaller budget")
+    row = space.random(1, rng) if start is None else space.mutate(start[None], rng)
+    while row.tobytes() in seen:
+        row = space.random(1, rng) if start is None else space.mutate(row, rng)
+    seen.add(row.tobytes())
+    return row
