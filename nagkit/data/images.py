@@ -34,7 +34,9 @@ SPLITS = ("train", "test", "all")
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm"}
 
 
-def load(name: str, split: str, *, per_class: int | None = None, rng: np.random.Generator | None = None):
+def load(
+    name: str, split: str, *, per_class: int | None = None, rng: np.random.Generator | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Images uint8 `(N, 32, 32, 3)` and labels int64 `(N,)` of one split of a data set.
 
     `name` is one of `ARCHIVES`, or the path of an `.npz` archive or of a folder of classes. With `per_class` only so
@@ -157,7 +159,7 @@ def _from_archive(source: Path, split: str, per_class: int | None, rng: np.rando
                 f"{source.name}: label {bad} is outside 0..{'' if classes is None else classes - 1}; correct y{suffix}"
             )
         data = archive[f"{kind}{suffix}"]
-        offsets = archive[f"off{suffix}"] if kind == "jpeg" else None
+        offsets = archive[f"off{suffix}"].astype(np.int64) if f"off{suffix}" in archive else np.zeros(0, np.int64)
     if kind == "jpeg" and (len(offsets) != len(labels) + 1 or offsets[-1] != len(data) or (np.diff(offsets) < 0).any()):
         raise NagkitError(f"{source.name}: off{suffix} does not cut jpeg{suffix} into {len(labels)} images; copy it again")
     if kind == "x":
