@@ -1,6 +1,7 @@
 """Sphinx extension that keeps the book whole without a network: source pages that prose links to, and MathJax from a package.
 
-Role: `` {src}`nagkit.spaces.nb201.Space.decode` `` links to that line in the book's own copy of the source.
+Role: `` {src}`nagkit.spaces.nb201.Space.decode` `` links to that line in the book's own copy of the source; with `~` in front
+it shows only `decode`.
 """
 
 import ast
@@ -47,12 +48,14 @@ class SourceRole(SphinxRole):
     """A dotted name under `nagkit`; one that does not exist is a warning, so the strict build keeps prose and code together."""
 
     def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
-        place = locate(Path(self.env.srcdir).parent, self.text)
+        target = self.text.removeprefix("~")
+        shown = target.rpartition(".")[2] if self.text.startswith("~") else target
+        place = locate(Path(self.env.srcdir).parent, target)
         if place is None:
-            logger.warning("no source for %r", self.text, location=self.get_location())
-            return [nodes.literal(self.text, self.text)], []
+            logger.warning("no source for %r", target, location=self.get_location())
+            return [nodes.literal(shown, shown)], []
         uri = self.env.app.builder.get_relative_uri(self.env.docname, f"_source/{place[0]}")
-        link = nodes.reference("", "", nodes.literal(self.text, self.text), refuri=f"{uri}#L-{place[1]}", internal=True)
+        link = nodes.reference("", "", nodes.literal(shown, shown), refuri=f"{uri}#L-{place[1]}", internal=True)
         return [link], []
 
 

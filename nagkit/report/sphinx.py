@@ -140,7 +140,8 @@ def provenance_box(record: dict | None, exhibit: str) -> nodes.Element:
     kind = "provenance-recorded" if recorded else "provenance-preview"
     box = nodes.admonition("", nodes.title("", title), classes=["admonition", "provenance", kind, *(["dropdown"] * recorded)])
     rows: list[Line] = [[_words(key), _flat(value)] for key, value in record.items()]
-    return box + _table(["", ""], rows, classes=["headless"])
+    box += _table(["", ""], rows, classes=["headless"])
+    return box
 
 
 def _words(key: str) -> str:

@@ -1,0 +1,174 @@
+"""The Sphinx extension: what a page shows follows from the files beside it, and missing files never break a build."""
+
+import json
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from sphinx.application import Sphinx
+from sphinx.util.docutils import docutils_namespace
+
+from nagkit.report import sphinx as extension
+
+COLUMNS = "exhibit,row,column,metric,value,lo,hi,n,unit,origin,oracle,source"
+RECORDED = f"""{COLUMNS}
+demo,Guided,CIFAR-10,accuracy,94.1,93.9,94.3,20,%,ours,table,
+demo,Guided,CIFAR-100,accuracy,73.123,,,20,%,ours,table,
+demo,Random,CIFAR-10,accuracy,92.0,91.0,93.0,5,%,ours,table,
+demo,Guided,CIFAR-10,accuracy,94.37,94.37,94.37,,%,paper,,Restated by someone (2025)
+demo,Random,CIFAR-10,trained,500,500,inf,,count,paper,,Restated by someone (2025)
+demo,Guided,CIFAR-10,time,0.0123456,0.012,0.013,3,s,ours,table,
+"""
+QUICK = f"""{COLUMNS}
+demo,Guided,CIFAR-10,accuracy,94.2,94.0,94.4,2,%,ours,surrogate,
+demo,Random,CIFAR-10,accuracy,80.0,79.0,81.0,2,%,ours,surrogate,
+"""
+INDEX = """
+Title
+=====
+
+.. exhibit:: demo
+   :metrics: accuracy; trained
+
+.. exhibit-figures:: demo
+   :alt: A curve
+
+   What one sees.
+
+.. provenance:: demo
+
+.. exhibit:: absent
+
+.. exhibit-figures:: absent
+   :alt: Nothing
+
+.. exhibit-map::
+
+.. your-run::
+
+.. cells::
+
+   |nor_conv_3x3~0|+|none~0|skip_connect~1|+|none~0|none~1|avg_pool_3x3~2|
+"""
+MAP = """
+- {paper: Table 1, shows: something, oracle: none, status: planned}
+- {paper: Table 2, shows: something, oracle: real table, page: index, results: demo}
+- {paper: Table 3, shows: something, oracle: real table, page: index, results: absent}
+"""
+SVG = '<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>'
+
+
+def build(root: Path, *, profile: str = "paper", recorded: bool = True, quick: bool = True) -> str:
+    """HTML of a one-page book under `root`; any Sphinx warning is an error."""
+    book = root / "book"
+    (book / "results").mkdir(parents=True)
+    (book / "index.rst").write_text(INDEX)
+    (book / "exhibits.yaml").write_text(MAP)
+    if recorded:
+        (book / "results" / "demo.csv").write_text(RECORDED)
+        (book / "results" / "demo.svg").write_text(SVG)
+        (book / "results" / "demo_more.svg").write_text(SVG)
+        (book / "results" / "demo2.svg").write_text(SVG)
+        (book / "results" / "demo.provenance.json").write_text(
+            json.dumps({"profile": profile, "seeds": [0, 1], "data": {"cifar10": "ab" * 32}})
+        )
+    if quick:
+        (root / "results" / "quick").mkdir(parents=True)
+        (root / "results" / "quick" / "demo.csv").write_text(QUICK)
+    out = root / "out"
+    config = {"extensions": ["nagkit.report.sphinx"], "html_theme": "basic", "project": "demo"}
+    with docutils_namespace():
+        Sphinx(str(book), None, str(out), str(root / "trees"), "html", config, status=None, warningiserror=True).build()
+    return (out / "index.html").read_text("utf-8")
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory) -> str:
+    return build(tmp_path_factory.mktemp("full"))
+
+
+@pytest.fixture(scope="module")
+def bare_page(tmp_path_factory) -> str:
+    return build(tmp_path_factory.mktemp("bare"), recorded=False, quick=False)
+
+
+def test_table_shows_value_interval_and_n(page):
+    assert "94.10 [93.90, 94.30]" in page
+    assert "n = 20" in page
+
+
+def test_a_number_without_interval_stands_alone(page):
+    assert "73.12<" in page
+
+
+def test_a_lower_bound_is_printed_as_one(page):
+    assert "&gt;500" in page
+
+
+def test_rows_of_the_paper_are_marked_apart_from_ours(page):
+    assert 'class="row-paper' in page and "origin-paper" in page
+    assert 'class="row-ours' in page and "origin-ours" in page
+
+
+def test_caption_names_n_profile_oracle_and_source(page):
+    assert "Ours: n = 5 to 20, profile paper, oracle table." in page
+    assert "Restated by someone (2025)" in page
+
+
+def test_only_the_named_metrics_are_shown(page):
+    assert "time (s)" not in page
+
+
+def test_the_csv_can_be_downloaded(page):
+    assert "demo.csv" in page and "download" in page
+
+
+def test_figures_of_the_exhibit_have_alt_text_and_others_stay_out(page):
+    assert 'alt="A curve (1 of 2)"' in page and 'alt="A curve (2 of 2)"' in page
+    assert "demo2.svg" not in page
+    assert "What one sees. N = 3 to 20, profile paper, oracle table." in page
+
+
+def test_recorded_run_has_its_own_box(page):
+    assert "provenance-recorded" in page and "provenance-preview" not in page
+    assert "abababababab…" in page
+
+
+def test_any_other_profile_is_visibly_not_the_recorded_run(tmp_path):
+    page = build(tmp_path, profile="quick")
+    assert "provenance-preview" in page and "provenance-recorded" not in page
+    assert "NOT the recorded run (profile quick)" in page
+    assert "done, not from the recorded run" in page
+
+
+def test_status_in_the_map_follows_the_results(page, bare_page):
+    assert "status-planned" in page and "status-done" in page and "status-ready" in page
+    assert "status-done" not in bare_page
+
+
+def test_your_run_says_whether_intervals_overlap(page):
+    assert "94.20 [94.00, 94.40], n = 2, surrogate" in page
+    assert "overlap" in page and "apart" in page
+
+
+def test_without_results_every_place_says_how_to_make_them(bare_page):
+    words = re.sub(r"<[^>]+>", "", bare_page)
+    assert "make paper-demo makes one" in words and "make reproduce runs every notebook" in words
+
+
+def test_cells_are_drawn_with_a_text_alternative(page):
+    assert "<svg" in page and 'aria-label="Cells as graphs: |nor_conv_3x3~0|' in page
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "text"),
+    [(94.3733, "%", "94.37"), (12.0, "count", "12"), (12.5, "count", "12.5"), (0.012345, "s", "0.01235")],
+)
+def test_decimals_follow_the_unit(value, unit, text):
+    assert extension.number(value, unit) == text
+
+
+def test_no_overlap_is_claimed_without_both_intervals():
+    with_interval = pd.Series({"lo": 1.0, "hi": 2.0})
+    assert extension._overlap(with_interval, pd.Series({"lo": float("nan"), "hi": float("nan")})) == "–"
