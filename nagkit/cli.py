@@ -1,4 +1,4 @@
-"""The `nagkit` command line. Results go to stdout: CSV to a pipe or file, an aligned table to a terminal; the rest to stderr."""
+"""The `nagkit` command line. Results go to stdout (CSV; an aligned table to a terminal), everything else to stderr."""
 
 import io as textio
 import sys
@@ -218,3 +218,7 @@ def fit_ranking(seed) -> None:
     from nagkit.predictors import ranking
 
     ranking.save(ranking.fit(upstream.triplets(), seed=seed))
+
+
+if __name__ == "__main__":
+    main()

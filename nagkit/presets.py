@@ -5,7 +5,6 @@ from functools import cache
 
 import numpy as np
 import pandas as pd
-import torch
 import yaml
 
 from nagkit import paths

@@ -6,6 +6,8 @@ cells score alike, a dead edge counts for nothing, and the score is differentiab
 It is trained on the paper's own 4,630 (task, architecture, accuracy) triplets, whose tasks are 20-class subsets of ImageNet-32.
 """
 
+from pathlib import Path
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -14,6 +16,7 @@ from tqdm.auto import tqdm
 
 from nagkit import paths
 from nagkit.data import io
+from nagkit.data.upstream import Triplets
 from nagkit.errors import NagkitError
 from nagkit.rng import torch_stream
 from nagkit.spaces import nb201
@@ -72,8 +75,10 @@ class CellPropagation(nn.Module):
             return torch.cat([self(part) for part in codes.split(batch_size)]).double().numpy()
 
 
-def fit(triplets, *, members: int = 5, steps: int = 1500, batch: int = 512, seed: int = 0, progress: bool = True) -> CellPropagation:
-    """Train on (task, architecture, accuracy) triplets (`nagkit.data.upstream.triplets`).
+def fit(
+    triplets: Triplets, *, members: int = 5, steps: int = 1500, batch: int = 512, seed: int = 0, progress: bool = True
+) -> CellPropagation:
+    """Train on the paper's (task, architecture, accuracy) triplets.
 
     The accuracy of a cell on a task is modelled as the cell's score plus the mean effect of the task's classes, fitted
     together with a ridge penalty: task difficulty carries as much variance as the architecture. The triplets hold hardly any
@@ -125,18 +130,19 @@ def fit(triplets, *, members: int = 5, steps: int = 1500, batch: int = 512, seed
     return model.eval().requires_grad_(False)
 
 
-def save(model: CellPropagation, path=None) -> None:
+def save(model: CellPropagation, path: Path | None = None) -> Path:
     """Write the checkpoint atomically (default: the committed one)."""
-    io.save_tensors(path or paths.DATA / CHECKPOINT, model.state_dict(), {"model": "CellPropagation", "space": "nb201"})
+    tensors = {name: value.numpy() for name, value in model.state_dict().items()}
+    return io.write_arrays(path or paths.DATA / CHECKPOINT, tensors, {"model": "CellPropagation", "space": "nb201"})
 
 
-def load(path=None) -> CellPropagation:
+def load(path: Path | None = None) -> CellPropagation:
     """The committed ranking predictor, or the one at `path`; `NagkitError` when the file is not such a checkpoint."""
     path = path or paths.DATA / CHECKPOINT
-    tensors, metadata = io.load_tensors(path)
+    arrays, metadata = io.read_arrays(path)
     if metadata.get("model") != "CellPropagation":
-        raise NagkitError(f"{path} is not a ranking checkpoint (model {metadata.get('model')!r}); make one: nagkit fit ranking")
-    members, width, hidden = tensors["head_in"].shape
+        raise NagkitError(f"{path} is no checkpoint of the ranking predictor; `nagkit fit ranking` makes one")
+    members, width, hidden = arrays["head_in"].shape
     model = CellPropagation(members, width, hidden)
-    model.load_state_dict(tensors)
+    model.load_state_dict({name: torch.from_numpy(value) for name, value in arrays.items()})
     return model.eval().requires_grad_(False)

@@ -108,11 +108,11 @@ class Space:
         `"no operation"` or `"several operations"` in a row of the code, `"misplaced input or output"`.
         """
         x = x.detach()
-        on = (x > 0).cpu().numpy()
+        on, finite = (x > 0).cpu().numpy(), torch.isfinite(x).flatten(1).all(dim=1).cpu().numpy()
         count = on.sum(axis=2)
         misplaced = ~on[:, 0, 0] | ~on[:, 7, 1] | on[:, 1:7, :2].any(axis=(1, 2))
         errors = np.select(
-            [~torch.isfinite(x).flatten(1).all(dim=1).cpu().numpy(), (count == 0).any(axis=1), (count > 1).any(axis=1), misplaced],
+            [~finite, (count == 0).any(axis=1), (count > 1).any(axis=1), misplaced],
             ["not finite", "no operation", "several operations", "misplaced input or output"],
             default="",
         )

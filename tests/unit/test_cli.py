@@ -1,0 +1,152 @@
+"""The command line: tidy CSV out, one line and status 2 for bad input."""
+
+import io
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+
+from nagkit import cli
+from nagkit.spaces import nb201
+
+SPACE = nb201.Space()
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch, tmp_path):
+    monkeypatch.delenv("NAGKIT_MIRROR", raising=False)
+    monkeypatch.setenv("NAGKIT_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def nagkit(monkeypatch, capsys):
+    def run(*arguments, stdin=None):
+        monkeypatch.setattr(sys, "argv", ["nagkit", *map(str, arguments)])
+        if stdin is not None:
+            monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
+        try:
+            cli.main()
+            status = 0
+        except SystemExit as stop:
+            status = stop.code or 0
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return run
+
+
+def test_sample_prints_one_row_per_draw(nagkit):
+    status, out, _ = nagkit("sample", "--n", 50, "--seed", 3)
+    pool = pd.read_csv(io.StringIO(out), keep_default_na=False)
+    assert status == 0
+    assert list(pool) == ["arch", "error"]
+    assert len(pool) == 50
+    assert SPACE.is_valid(SPACE.from_string(list(pool["arch"]))).all()
+
+
+def test_the_same_seed_gives_the_same_pool_and_another_seed_does_not(nagkit):
+    pools = [nagkit("sample", "--n", 20, "--seed", seed)[1] for seed in (1, 1, 2)]
+    assert pools[0] == pools[1] != pools[2]
+
+
+def test_invalid_draws_stay_as_rows_with_their_error(nagkit):
+    _, out, _ = nagkit("sample", "--n", 200, "--sampler", "euler_maruyama", "--steps", 2, "--guide", "cifar10",
+                       "--guidance", "xt", "--scale", 1000)
+    pool = pd.read_csv(io.StringIO(out), keep_default_na=False)
+    wrong = pool["error"] != ""
+    assert len(pool) == 200
+    assert wrong.any()
+    assert (pool["arch"][wrong] == "").all()
+    assert (pool["predicted"][wrong] == "").all()
+
+
+def test_guided_pool_goes_through_query_to_accuracies(nagkit, tmp_path):
+    pool = tmp_path / "pool.csv"
+    status, out, err = nagkit("sample", "--guide", "cifar10", "--n", 100, "--out", pool)
+    assert (status, out) == (0, "")
+    assert "wrote 100 rows" in err
+    assert list(pd.read_csv(pool)) == ["arch", "error", "predicted"]
+    status, out, _ = nagkit("query", "--dataset", "cifar10", pool)
+    answer = pd.read_csv(io.StringIO(out))
+    assert list(answer) == ["arch", "split", "accuracy", "oracle"]
+    assert set(answer["split"]) == {"test"}
+    assert set(answer["oracle"]) == {"surrogate"}
+    assert answer["accuracy"].mean() > 90
+
+
+def test_query_reads_stdin_and_keeps_empty_rows(nagkit):
+    cell = SPACE.to_string(SPACE.all()[-1:])[0]
+    status, out, _ = nagkit("query", "--dataset", "cifar100", "-", stdin=f"arch,error\n{cell},\n,no operation\n")
+    answer = pd.read_csv(io.StringIO(out))
+    assert status == 0
+    assert answer["accuracy"].isna().tolist() == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["sample", "--space", "nb2O1"], "unknown search space 'nb2O1' (did you mean 'nb201'?)"),
+        (["sample", "--guide", "cifar1O"], "unknown data set to guide towards 'cifar1O'"),
+        (["sample", "--sampler", "dimm"], "unknown sampler 'dimm' (did you mean 'ddim'?)"),
+        (["sample", "--prior", "gan"], "unknown prior 'gan'"),
+        (["sample", "--guide", "cifar10", "--scale", "-1"], "guidance scale must be a finite number >= 0, got -1.0"),
+        (["sample", "--guide", "cifar10", "--guidance", "x2"], "unknown guidance rule 'x2'"),
+        (["sample", "--scale", "3"], "add --guide DATASET"),
+        (["sample", "--n", "0"], "n must be at least 1, got 0"),
+        (["sample", "--steps", "0"], "steps must be at least 1, got 0"),
+        (["sample", "--n", "many"], "'many' is not a valid integer"),
+        (["sample", "--decode", "round"], "unknown decoding 'round'"),
+        (["query", "--dataset", "cifar1", "POOL"], "unknown data set 'cifar1'"),
+        (["query", "--dataset", "cifar10", "--split", "train", "POOL"], "unknown split 'train'"),
+        (["query", "--dataset", "cifar10", "--oracle", "real", "POOL"], "unknown oracle 'real'"),
+        (["query", "--dataset", "cifar10", "--oracle", "table", "POOL"], "nagkit data fetch"),
+        (["query", "--dataset", "cifar10", "absent.csv"], "absent.csv"),
+        (["query", "--dataset", "cifar10", "BROKEN"], "is not a NAS-Bench-201 cell"),
+        (["query", "--dataset", "cifar10", "COLUMNLESS"], "has no column 'arch'"),
+        (["query", "--dataset", "cifar10", "EMPTY"], "is not a CSV file"),
+        (["query", "POOL"], "Missing option '--dataset'"),
+        (["data", "fetch", "nothing"], "nothing"),
+        (["smaple"], "smaple"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_two(nagkit, tmp_path, arguments, message):
+    cell = SPACE.to_string(SPACE.all()[:1])[0]
+    for name, text in {"POOL": f"arch\n{cell}\n", "BROKEN": "arch\n|conv~0|\n", "COLUMNLESS": "cell\n1\n", "EMPTY": ""}.items():
+        (tmp_path / name).write_text(text)
+    arguments = [str(tmp_path / a) if a.isupper() else a for a in arguments]
+    status, out, err = nagkit(*arguments)
+    assert status == 2
+    assert out == ""
+    assert message in err
+    assert err.startswith("nagkit: ")
+    assert err.count("\n") == 1
+
+
+def test_an_output_that_cannot_be_written_is_named_and_leaves_nothing(nagkit, tmp_path):
+    (tmp_path / "file").write_text("")
+    status, _, err = nagkit("sample", "--n", 5, "--out", tmp_path / "file" / "pool.csv")
+    assert status == 2
+    assert "pool.csv" in err
+    assert [entry.name for entry in tmp_path.iterdir() if entry.name != "cache"] == ["file"]
+
+
+def test_every_command_shows_an_example(nagkit):
+    for command in (["sample"], ["query"], ["info"], ["bench", "sampling"], ["data", "list"], ["data", "fetch"],
+                    ["data", "verify"], ["fit", "surrogate"], ["fit", "ranking"]):  # fmt: skip
+        status, out, _ = nagkit(*command, "--help")
+        assert status == 0
+        assert "Example:\n  " in out
+        assert f"nagkit {' '.join(command)}" in out
+
+
+def test_info_names_the_oracle(nagkit):
+    status, out, _ = nagkit("info")
+    assert status == 0
+    assert "surrogate" in out
+
+
+def test_the_installed_command_reports_errors_without_a_traceback():
+    run = subprocess.run([sys.executable, "-m", "nagkit.cli", "sample", "--n", "0"], capture_output=True, text=True, check=False)
+    assert run.returncode == 2
+    assert run.stderr == "nagkit: n must be at least 1, got 0\n"
