@@ -153,7 +153,10 @@ def table(frame: pd.DataFrame, metrics: Mapping[str, str] | Sequence[str]) -> pd
     chosen = frame[frame["metric"].isin(headings)]
     cells = chosen.assign(cell=[cell(entry) for entry in chosen.itertuples()], heading=chosen["metric"].map(headings))
     wide = cells.pivot(index="row", columns=["heading", "column"], values="cell")
-    order = [(heading, column) for heading in headings.values() for column in cells["column"].unique()]
+    columns = list(cells["column"].unique())
+    if all(column.isdecimal() for column in columns):
+        columns.sort(key=int)
+    order = [(heading, column) for heading in headings.values() for column in columns]
     wide = wide.reindex(index=cells["row"].unique(), columns=[key for key in order if key in wide.columns]).fillna("–")
     return wide.rename_axis(index=None, columns=[None, None])
 
@@ -168,6 +171,23 @@ def cell(entry) -> str:
     if not np.isnan(half):
         text += f" ± {half:.{decimals}f}"
     return text if pd.isna(entry.n) else f"{text} ({entry.n})"
+
+
+def golden_gap(frame: pd.DataFrame, golden: Path, *, tolerance: float = 1e-3, ignore: Sequence[str] = ("time",)) -> str:
+    """How our rows of `frame` differ from those of a committed CSV, in one line; "" when they agree.
+
+    Compares value, lo and hi up to `tolerance` (absolute) or a thousandth, except for the metrics in `ignore`.
+    """
+    keys = ["row", "column", "metric"]
+    ours, theirs = (
+        part[(part["origin"] == "ours") & ~part["metric"].isin(ignore)].set_index(keys) for part in (frame, read_csv(golden))
+    )
+    if set(ours.index) != set(theirs.index):
+        return f"other rows than {golden.name}: {sorted(set(ours.index) ^ set(theirs.index))[:3]}"
+    numbers = ["value", "lo", "hi"]
+    here, there = ours[numbers].to_numpy(), theirs.loc[ours.index, numbers].to_numpy()
+    off = ~np.isclose(here, there, rtol=1e-3, atol=tolerance, equal_nan=True).all(axis=1)
+    return "" if not off.any() else f"{off.sum()} rows differ from {golden.name}, first {ours.index[off.argmax()]}"
 
 
 # Provenance -----------------------------------------------------------------------------------------------------------

@@ -12,15 +12,15 @@ from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch
-from matplotlib.ticker import FixedLocator, NullLocator, ScalarFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from nagkit.errors import NagkitError
 from nagkit.report.exhibits import half_width
 from nagkit.spaces import nb201
 
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-DASHES = ("-", "--", "-.", (0, (1, 1.2)), (0, (5, 1, 1, 1, 1, 1)), (0, (6, 2)), "-")
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C8C8C")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+DASHES = ("-", "--", "-.", (0, (1, 1.2)), (0, (5, 1, 1, 1, 1, 1)), (0, (6, 2)), "-", (0, (2, 2)))
 STYLE = {
     "axes.grid": True,
     "axes.prop_cycle": cycler(color=PALETTE),
@@ -54,14 +54,14 @@ def search_curves(
     """Best test accuracy against trained architectures, one panel a data set.
 
     `curves[dataset][method]` is the incumbent in percent, float `(seeds, budget)`; bands are 95 % t intervals of the
-    mean. `paper` holds the paper's tidy rows of Table 2: each method it counts becomes a reference marker, a bound an
-    arrow. `floor[dataset]` is the lower end of the accuracy axis.
+    mean, cut at the optimum. `paper` holds the paper's tidy rows of Table 2: each method whose trained architectures it
+    counts becomes a marker, hollow for a bound. `floor[dataset]` is the lower end of the accuracy axis.
     """
     with plt.rc_context(STYLE):
         figure, axes = _panels(len(curves))
         for ax, (dataset, methods) in zip(axes, curves.items(), strict=True):
             for i, (method, values) in enumerate(methods.items()):
-                _band(ax, np.arange(1, values.shape[1] + 1), values, i, method)
+                _band(ax, np.arange(1, values.shape[1] + 1), values, i, method, top=optimum[dataset])
             ax.axhline(optimum[dataset], color="#777777", lw=1, ls=":")
             ax.text(
                 0.3, optimum[dataset], "optimum", va="bottom", color="#777777", fontsize=10, transform=ax.get_yaxis_transform()
@@ -133,8 +133,11 @@ def sampler_error(frame: pd.DataFrame, *, floor: str = "exact draws") -> Figure:
             ax.axhline(base.value, color="#777777", lw=1.2, ls=":", label=floor)
             ax.set(xscale="log", yscale="log")
         _plain_log(axes[0].xaxis, [2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000], axes[0].get_xlim()[1])
-        axes[0].set(xlabel="network calls", ylabel=f"total variation to the exact law\n(mean over edges, n = {base.n} seeds)")
+        seeds = error["n"].iloc[0]
+        axes[0].set(xlabel="network calls", ylabel=f"total variation to the exact law\n(mean over edges, n = {seeds} seeds)")
+        axes[0].set(ylim=(base.lo / 1.6, None))
         axes[1].set(xlabel="seconds for 10,000 draws")
+        _plain_log(axes[1].xaxis, [0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50], axes[1].get_xlim()[1])
         _plain_log(axes[0].yaxis, [0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1], axes[0].get_ylim()[1])
         _legend(figure, axes[:1])
     return _closed(figure)
@@ -192,10 +195,10 @@ def _panels(n: int, *, width: float = 10.5, sharey: bool = False) -> tuple[Figur
     return figure, axes[0]
 
 
-def _band(ax: Axes, x: np.ndarray, values: np.ndarray, i: int, label: str) -> None:
+def _band(ax: Axes, x: np.ndarray, values: np.ndarray, i: int, label: str, top: float) -> None:
     mean, half = values.mean(axis=0), np.nan_to_num(half_width(values))
     ax.plot(x, mean, color=PALETTE[i % len(PALETTE)], ls=DASHES[i % len(DASHES)], label=label)
-    ax.fill_between(x, mean - half, mean + half, color=PALETTE[i % len(PALETTE)], alpha=0.18, lw=0)
+    ax.fill_between(x, mean - half, np.minimum(mean + half, top), color=PALETTE[i % len(PALETTE)], alpha=0.15, lw=0)
 
 
 def _paper_markers(ax: Axes, rows: pd.DataFrame, budget: int) -> None:
@@ -218,7 +221,7 @@ def _legend(figure: Figure, axes: Sequence[Axes]) -> None:
 def _plain_log(axis, ticks: Sequence[float], top: float) -> None:
     axis.set_major_locator(FixedLocator([tick for tick in ticks if tick <= top]))
     axis.set_minor_locator(NullLocator())
-    axis.set_major_formatter(ScalarFormatter())
+    axis.set_major_formatter(FuncFormatter(lambda tick, _: f"{tick:g}"))
 
 
 def _closed(figure: Figure) -> Figure:
