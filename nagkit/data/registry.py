@@ -104,7 +104,7 @@ def read(entry: Entry) -> bytes:
 
 
 def verify(names: Iterable[str] | None = None) -> Iterator[tuple[str, str]]:
-    """(key, status) of every file: "ok", "missing", "truncated", "wrong hash" or "unreadable"."""
+    """(key, status) of every file: "ok", "absent", "truncated", "wrong hash" or "unreadable"."""
     for entry in select(names):
         yield entry.key, _status(entry)
 
@@ -113,7 +113,7 @@ def _status(entry: Entry) -> str:
     try:
         content = local(entry).read_bytes()
     except FileNotFoundError:
-        return "missing"
+        return "absent"
     except OSError:
         return "unreadable"
     if len(content) < entry.bytes:
@@ -146,12 +146,15 @@ def _download(entry: Entry, address: str, bar: tqdm) -> bytes:
     import pooch  # both take a third of a second to import, and only a download needs them
     from requests.exceptions import RequestException
 
-    buffer = _Counted(bar)
+    buffer, replies = _Counted(bar), []
     try:
-        pooch.HTTPDownloader(timeout=30)(address, buffer, None)
+        pooch.HTTPDownloader(timeout=30, hooks={"response": lambda reply, **_: replies.append(reply)})(address, buffer, None)
     except RequestException as error:
         reason = type(error).__name__ if error.response is None else f"HTTP {error.response.status_code}"
         raise _failure(entry, f"could not be downloaded from {address} ({reason})") from error
+    finally:
+        for reply in replies:  # pooch leaves the socket of a broken reply open
+            reply.close()
     return buffer.getvalue()
 
 

@@ -1,0 +1,232 @@
+"""The embedded stand-in for the tables: one small network fitted to them, with its held-out fidelity in a data card.
+
+Accuracies come from a network that pushes a feature vector through the cell as the cell itself does: a cut edge gives
+zero, a skip passes its input on, every other operation is a learned map, and feature maps add up. So isomorphic cells
+get the same value by construction. Latency and energy, which also see dead edges, come from a plain network.
+"""
+
+import json
+from functools import cache
+from hashlib import sha256
+
+import numpy as np
+import torch
+from scipy.stats import kendalltau
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from nagkit import paths
+from nagkit.data.io import read_arrays, write_arrays, write_text
+from nagkit.data.upstream import convert
+from nagkit.errors import NagkitError
+from nagkit.rng import numpy_stream, torch_stream
+from nagkit.spaces import nb201
+
+_WEIGHTS = paths.DATA / "surrogates" / "nb201.safetensors"
+_CARD = paths.DATA / "surrogates" / "nb201.json"
+HELD_OUT = 0.1  # of the isomorphism classes
+_EPOCHS, _BATCH, _RATE = 60, 128, 3e-3
+_ROBUST = ("robust_clean", "apgd_ce_eps1.0")  # and the 15 corruptions at severity 2
+_DEVICES = ("edgegpu", "eyeriss", "fpga", "pixel3", "raspi4")  # the Edge TPU lacks a third of the cells
+
+
+def _mlp(*widths: int) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for a, b in zip(widths[:-1], widths[1:], strict=True):
+        layers += [nn.Linear(a, b), nn.SiLU()]
+    return nn.Sequential(*layers[:-1])
+
+
+class Network(nn.Module):
+    """Cells, int64 `(B, 6)`, and their live edges, bool `(B, 6)`, to standardised targets `(B, n_accuracy + n_cost)`."""
+
+    def __init__(self, n_accuracy: int, n_cost: int, width: int = 64, hidden: int = 128):
+        super().__init__()
+        self.start = nn.Parameter(torch.empty(width))
+        self.maps = nn.ModuleList([_mlp(width, hidden, width) for _ in (nb201.CONV1, nb201.CONV3, nb201.POOL)])
+        self.accuracy = _mlp(width, hidden, hidden, n_accuracy)
+        self.cost = _mlp(60, hidden, hidden, n_cost)
+
+    def initialise(self, generator: torch.Generator) -> "Network":
+        """Draw the weights from `generator` alone: uniform in ±1/√fan-in, biases zero."""
+        nn.init.normal_(self.start, std=0.5, generator=generator)
+        for layer in self.modules():
+            if isinstance(layer, nn.Linear):
+                bound = layer.in_features**-0.5
+                nn.init.uniform_(layer.weight, -bound, bound, generator=generator)
+                nn.init.zeros_(layer.bias)
+        return self
+
+    def _messages(self, x: Tensor) -> Tensor:
+        """What each operation makes of the feature maps `x` (B, width): (B, 5, width), in the order of `nb201.OPS`."""
+        return torch.stack([torch.zeros_like(x), x, *(x + op(x) for op in self.maps)], dim=1)
+
+    def forward(self, archs: Tensor, live: Tensor) -> Tensor:
+        rows, ops = torch.arange(len(archs)), torch.where(live, archs, nb201.NONE)
+        m0 = self._messages(self.start[None])[0]
+        m1 = self._messages(m0[ops[:, 0]])
+        m2 = self._messages(m0[ops[:, 1]] + m1[rows, ops[:, 2]])
+        output = m0[ops[:, 3]] + m1[rows, ops[:, 4]] + m2[rows, ops[:, 5]]
+        raw = torch.cat([nn.functional.one_hot(a, 5).flatten(1) for a in (archs, ops)], dim=1).float()
+        return torch.cat([self.accuracy(output), self.cost(raw)], dim=1)
+
+
+def _inputs() -> tuple[Tensor, Tensor]:
+    archs = nb201.Space().all()
+    return torch.from_numpy(archs.astype(np.int64)), torch.from_numpy(nb201.live_edges(archs))
+
+
+@cache
+def card() -> dict:
+    """The data card of the embedded surrogate; `NagkitError` when it is missing."""
+    try:
+        return json.loads(_CARD.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise NagkitError(f"cannot read {_CARD}: restore it from the repository, or run `nagkit fit surrogate`") from error
+
+
+def columns() -> list[str]:
+    """Names "dataset/split/metric" of the fitted columns."""
+    return list(card()["columns"])
+
+
+def column(name: str) -> np.ndarray:
+    """The surrogate's figure of every cell in the order of `Space.all()`, float64 `(15625,)`."""
+    return _predictions()[:, columns().index(name)].copy()
+
+
+@cache
+def _predictions() -> np.ndarray:
+    arrays, _ = read_arrays(_WEIGHTS)
+    if sha256(_WEIGHTS.read_bytes()).hexdigest() != card()["weights_sha256"]:
+        raise NagkitError(f"{_WEIGHTS} and {_CARD.name} do not belong together; restore both, or run `nagkit fit surrogate`")
+    scale = {key: arrays.pop(key) for key in ("ceiling", "mean", "sd")}
+    network = Network(n_accuracy := len(scale["ceiling"]), len(scale["mean"]) - n_accuracy)
+    network.load_state_dict({key: torch.from_numpy(value) for key, value in arrays.items()})
+    return _predict(network, scale)
+
+
+@torch.inference_mode()
+def _predict(network: Network, scale: dict[str, np.ndarray]) -> np.ndarray:
+    """Figures of all cells in their units, float64 `(15625, K)`."""
+    z = network(*_inputs()).double().numpy() * scale["sd"] + scale["mean"]
+    n_accuracy = len(scale["ceiling"])
+    figures = np.concatenate([scale["ceiling"] - np.exp(-z[:, :n_accuracy]), z[:, n_accuracy:]], axis=1)
+    return figures.round(4)  # hides the order of float32 sums, which differs among isomorphic cells
+
+
+def held_out(seed: int = 0) -> np.ndarray:
+    """Which cells the fit under `seed` never saw, bool `(15625,)`: whole isomorphism classes, a tenth of them."""
+    classes = nb201.isomorphism_classes()
+    n_classes = classes.max() + 1
+    return np.isin(classes, numpy_stream(seed, "surrogate/held-out").permutation(n_classes)[: round(HELD_OUT * n_classes)])
+
+
+def evaluate(predicted: np.ndarray, measured: np.ndarray) -> dict[str, float]:
+    """R², Kendall τ-b and RMSE (units of the column) of predictions against the table."""
+    error = predicted - measured
+    return {
+        "n": len(measured),
+        "r2": round(1 - float(error @ error) / float(((measured - measured.mean()) ** 2).sum()), 5),
+        "kendall_tau": round(float(kendalltau(predicted, measured).statistic), 5),
+        "rmse": round(float(np.sqrt((error**2).mean())), 5),
+    }
+
+
+def _targets(table: dict[str, np.ndarray]) -> tuple[list[str], list[str]]:
+    """Columns to fit: accuracies of every kind, and hardware costs."""
+    corrupted = [name for name in table if name.startswith("cifar10/test/") and name.endswith("_sev2")]
+    accuracy = [name for name in table if name.endswith("/accuracy")] + [f"cifar10/test/{name}" for name in _ROBUST] + corrupted
+    costs = tuple(f"{quantity}_{device}" for quantity in ("latency", "energy") for device in _DEVICES)
+    return accuracy, [name for name in table if name.endswith(costs)]
+
+
+def _within_class_sd(values: np.ndarray) -> float:
+    """Pooled standard deviation among isomorphic cells: training noise, which no prediction from the graph can beat."""
+    classes = nb201.isomorphism_classes()
+    size = np.bincount(classes)
+    mean = np.bincount(classes, values) / size
+    return round(float(np.sqrt(((values - mean[classes]) ** 2).sum() / (size - 1).sum())), 5)
+
+
+def _train(network: Network, measured: Tensor, scale: dict[str, np.ndarray], rows: Tensor, seed: int, progress: bool) -> None:
+    """Huber loss of the standardised log error, plus half the same of the accuracy itself, which guards the low tail."""
+    archs, live = _inputs()
+    n_accuracy = len(scale["ceiling"])
+    ceiling, mean, sd = (torch.from_numpy(scale[key]).float() for key in ("ceiling", "mean", "sd"))
+    targets = (torch.cat([-torch.log(ceiling - measured[:, :n_accuracy]), measured[:, n_accuracy:]], dim=1) - mean) / sd
+    spread = measured[rows, :n_accuracy].std(dim=0)
+    shuffle = torch_stream(seed, "surrogate/batches")
+    n_batches = len(rows) // _BATCH
+    optimiser = torch.optim.AdamW(network.parameters(), lr=_RATE, weight_decay=1e-4)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, _RATE, total_steps=_EPOCHS * n_batches, pct_start=0.1)
+    for _ in tqdm(range(_EPOCHS), desc="surrogate", unit="epoch", disable=not progress):
+        order = rows[torch.randperm(len(rows), generator=shuffle)][: n_batches * _BATCH]
+        for batch in order.view(n_batches, _BATCH):
+            z = network(archs[batch], live[batch])
+            loss = nn.functional.smooth_l1_loss(z, targets[batch], beta=0.3)
+            exponent = (z[:, :n_accuracy] * sd[:n_accuracy] + mean[:n_accuracy]).clamp(-8, 8)  # no overflow early on
+            error = (ceiling - torch.exp(-exponent) - measured[batch, :n_accuracy]) / spread
+            loss = loss + 0.5 * nn.functional.smooth_l1_loss(error, torch.zeros_like(error), beta=0.3)
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            schedule.step()
+
+
+def fit(progress: bool = True, seed: int = 0) -> dict:
+    """Fit the surrogate to the tables, write weights and data card under `data/surrogates/`, and return the card.
+
+    Trains on nine tenths of the isomorphism classes and reports the rest; nothing is refitted afterwards. The same seed
+    gives the same weights on the same machine and library versions. A few minutes on one core. `NagkitError` without
+    the tables.
+    """
+    source = convert(progress)
+    table, _ = read_arrays(source)
+    accuracy, cost = _targets(table)
+    values = np.stack([table[name] for name in accuracy + cost], axis=1)
+    test = held_out(seed)
+    top = values[~test, : len(accuracy)].max(axis=0)
+    ceiling = top + 0.5 * (100 - top) + 1  # above anything attainable, so that the log error is finite and even
+    z = np.concatenate([-np.log(ceiling - values[:, : len(accuracy)]), values[:, len(accuracy) :]], axis=1)[~test]
+    scale = {"ceiling": ceiling, "mean": z.mean(axis=0), "sd": z.std(axis=0)}
+
+    network = Network(len(accuracy), len(cost)).initialise(torch_stream(seed, "surrogate/weights"))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # sums in one order: the same seed gives the same weights
+    try:
+        _train(network, torch.from_numpy(values).float(), scale, torch.from_numpy(np.flatnonzero(~test)), seed, progress)
+        predicted = _predict(network, scale)
+    finally:
+        torch.set_num_threads(threads)
+
+    write_arrays(_WEIGHTS, {name: tensor.numpy() for name, tensor in network.state_dict().items()} | scale)
+    good = test & (table["cifar10/test/accuracy"] > 90)
+    figures = {}
+    for i, name in enumerate(accuracy + cost):
+        unit = "percent" if i < len(accuracy) else "ms" if "/latency_" in name else "mJ"
+        figures[name] = {"unit": unit, "all": evaluate(predicted[test, i], values[test, i])}
+        if i < len(accuracy):
+            figures[name]["above_90"] = evaluate(predicted[good, i], values[good, i])
+            figures[name]["within_class_sd"] = _within_class_sd(values[:, i])
+    new_card = {
+        "what": "Surrogate of the NAS-Bench-201 tables, fitted by this project; figures are of held-out cells only.",
+        "rebuild": "nagkit fit surrogate",
+        "seed": seed,
+        "table": source.name,
+        "weights_sha256": sha256(_WEIGHTS.read_bytes()).hexdigest(),
+        "parameters": sum(tensor.numel() for tensor in network.parameters()),
+        "split": {
+            "unit": "isomorphism classes",
+            "held_out_classes": len(np.unique(nb201.isomorphism_classes()[test])),
+            "held_out_cells": int(test.sum()),
+            "training_cells": int((~test).sum()),
+        },
+        "above_90": "held-out cells with more than 90 % CIFAR-10 test accuracy",
+        "within_class_sd": "pooled standard deviation among isomorphic cells of the table (training noise)",
+        "columns": figures,
+    }
+    write_text(_CARD, json.dumps(new_card, indent=1) + "\n")
+    card.cache_clear()
+    _predictions.cache_clear()
+    return new_card
