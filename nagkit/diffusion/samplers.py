@@ -33,8 +33,8 @@ def pc(denoiser: Denoiser, x: Tensor, sigmas: Tensor, *, generator=None, callbac
     """Predictor-corrector (Song et al., 2021, algorithm 4), as the paper samples: Langevin, then Euler-Maruyama.
 
     Two network calls a step; weak order 1. With `paper_sigmas()` this is the published sampler. The Langevin step is
-    sized by norms averaged over the batch, so samples of one batch are coupled. Not for few steps: below about 100 the
-    corrector's fixed signal-to-noise ratio leaves visible bias, and `ancestral` is better at half the cost.
+    sized by norms averaged over the batch, so samples of one batch are coupled. Not for few calls: at the same number
+    of them `ancestral` is nearer to the exact law, and the deterministic solvers are far nearer.
     """
     levels = _levels(sigmas)
     for i, (sigma, after) in enumerate(pairwise(levels)):
@@ -52,8 +52,8 @@ def pc(denoiser: Denoiser, x: Tensor, sigmas: Tensor, *, generator=None, callbac
 def euler_maruyama(denoiser: Denoiser, x: Tensor, sigmas: Tensor, *, generator=None, callback: Callback | None = None):
     """Euler-Maruyama on the reverse-time SDE (Song et al., 2021, section 4.1) in the time log sigma of the paper's process.
 
-    One network call a step; weak order 1. Not for few steps: its noise overshoots once neighbouring levels differ by
-    more than about 20 %; `ancestral` integrates the linear part exactly for the same cost.
+    One network call a step; weak order 1. Not for few steps: it overshoots once neighbouring levels differ by more than
+    about a fifth (20 default steps), where `ancestral`, exact in the linear part, does not.
     """
     levels = _levels(sigmas)
     for i, (sigma, after) in enumerate(pairwise(levels)):
@@ -67,8 +67,9 @@ def euler_maruyama(denoiser: Denoiser, x: Tensor, sigmas: Tensor, *, generator=N
 def ancestral(denoiser: Denoiser, x: Tensor, sigmas: Tensor, *, generator=None, callback: Callback | None = None):
     """Ancestral sampling (Ho et al., 2020, algorithm 2): draw from q(x_next | x, x_0) with x_0 = the denoiser's mean.
 
-    One network call a step; weak order 1. The default: it forgets early errors and stays stable with few steps. Not for
-    reproducible encodings or latent interpolation, for which a deterministic solver is needed.
+    One network call a step; weak order 1. The default: fresh noise forgets early errors, so guidance cannot push a
+    sample off the data for good. Not when the law must be exact in few calls: a mean is not a draw, and on skewed laws
+    20 steps leave a bias (total variation about 0.03) that `dpmpp_2m` does not have after 10.
     """
     levels = _levels(sigmas)
     for i, (sigma, after) in enumerate(pairwise(levels)):
@@ -98,8 +99,8 @@ def ddim(denoiser: Denoiser, x: Tensor, sigmas: Tensor, *, generator=None, callb
 def heun(denoiser: Denoiser, x: Tensor, sigmas: Tensor, *, generator=None, callback: Callback | None = None):
     """Heun's method on the probability-flow ODE (Karras et al., 2022, algorithm 1).
 
-    Two network calls a step, one in a step to 0; order 2. Not with strong guidance: its second evaluation doubles the
-    cost of every gradient, and a steep guidance term makes explicit second-order steps overshoot.
+    Two network calls a step, one in a step to 0; order 2. Not when calls are dear, as with guidance: `dpmpp_2m` has the
+    same order at half the calls.
     """
     for i, (sigma, after) in enumerate(pairwise(_levels(sigmas))):
         denoised = denoiser(x, sigma)

@@ -1,0 +1,89 @@
+"""How fast sampling is, beside the sampler it replaces, timed in the same process."""
+
+import resource
+import sys
+import time
+from collections.abc import Callable
+from statistics import median
+
+import torch
+
+from nagkit.diffusion.exact import exact_prior
+from nagkit.diffusion.samplers import Denoiser, generate
+from nagkit.diffusion.score import PaperScoreNetwork, as_denoiser
+from nagkit.diffusion.sde import paper_sigmas
+from nagkit.errors import NagkitError
+from nagkit.rng import torch_stream
+from nagkit.spaces.base import get_space
+
+PAPER_STEPS, TIMED_STEPS = 1000, 10
+N_UNGUIDED, N_GUIDED = 10_000, 256
+
+
+def sampling_rows(
+    guided_denoiser: Denoiser | None = None,
+    *,
+    guide_reference: Callable[[Denoiser], Denoiser] | None = None,
+    repeats: int = 3,
+    seed: int = 0,
+) -> list[dict]:
+    """Time NB201 sampling: 10,000 unguided cells, 256 guided ones, and the paper's preset as the reference.
+
+    The reference is the paper's network with random weights under 1,000 predictor-corrector steps on a batch of 256,
+    extrapolated from 10 steps. `guided_denoiser` adds the guided row; `guide_reference` wraps the reference denoiser as
+    the paper guides it and adds a guided reference, to which the guided row is then compared. Each row has `name`, `n`,
+    `seconds` (median of `repeats`, after a warm-up), `seconds_per_1000`, `ratio` (how many times less time per cell than
+    its reference; 1 for a reference), `peak_rss_mb` (high-water mark of the process by the end of that row) and `note`.
+    """
+    if repeats < 1:
+        raise NagkitError(f"repeats must be at least 1, got {repeats}")
+    space = get_space("nb201")
+    network = PaperScoreNetwork(space.n_nodes, space.n_ops, space.adjacency)
+    reference = as_denoiser(network, clamp=False)
+
+    def ours(denoiser: Denoiser, n: int) -> None:
+        generate(space, denoiser, n, generator=torch_stream(seed, "bench"))
+
+    def papers(denoiser: Denoiser) -> None:
+        levels = paper_sigmas(PAPER_STEPS)[: TIMED_STEPS + 1]
+        generate(space, denoiser, N_GUIDED, sampler="pc", sigmas=levels, generator=torch_stream(seed, "bench"))
+
+    default, extrapolated = "ancestral, 20 steps", f"pc, {PAPER_STEPS} steps, timed over {TIMED_STEPS}"
+    factor = PAPER_STEPS / TIMED_STEPS
+    rows = [_row("unguided, exact prior", N_UNGUIDED, default, repeats, 1, lambda: ours(exact_prior(space), N_UNGUIDED))]
+    if guided_denoiser is not None:
+        rows.append(_row("guided", N_GUIDED, default, repeats, 1, lambda: ours(guided_denoiser, N_GUIDED)))
+    rows.append(_row("paper preset, unguided", N_GUIDED, extrapolated, repeats, factor, lambda: papers(reference)))
+    against = {"unguided, exact prior": "paper preset, unguided", "guided": "paper preset, unguided"}
+    if guide_reference is not None:
+        guided = guide_reference(reference)
+        rows.append(_row("paper preset, guided", N_GUIDED, extrapolated, repeats, factor, lambda: papers(guided)))
+        against["guided"] = "paper preset, guided"
+    cost = {row["name"]: row["seconds_per_1000"] for row in rows}
+    for row in rows:
+        row["ratio"] = cost[against.get(row["name"], row["name"])] / row["seconds_per_1000"]
+    return rows
+
+
+def _row(name: str, n: int, note: str, repeats: int, factor: float, run: Callable[[], None]) -> dict:
+    run()
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - start)
+    seconds = factor * median(times)
+    return {
+        "name": name,
+        "n": n,
+        "seconds": seconds,
+        "seconds_per_1000": 1000 * seconds / n,
+        "ratio": 1.0,
+        "peak_rss_mb": _peak_rss_mb(),
+        "note": f"{note}, {torch.get_num_threads()} threads",
+    }
+
+
+def _peak_rss_mb() -> float:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)  # bytes on macOS, KiB elsewhere

@@ -1,0 +1,48 @@
+"""The sampling benchmark: its rows and their arithmetic (the figures themselves belong to the machine)."""
+
+import pytest
+
+from nagkit import bench
+from nagkit.diffusion.exact import exact_prior
+from nagkit.errors import NagkitError
+from nagkit.spaces.base import get_space
+
+
+@pytest.fixture
+def short(monkeypatch):
+    for name, value in {"PAPER_STEPS": 20, "TIMED_STEPS": 1, "N_UNGUIDED": 64, "N_GUIDED": 4}.items():
+        monkeypatch.setattr(bench, name, value)
+
+
+def test_rows_without_guidance(short):
+    rows = bench.sampling_rows(repeats=1)
+    assert [row["name"] for row in rows] == ["unguided, exact prior", "paper preset, unguided"]
+    for row in rows:
+        assert row["seconds_per_1000"] == pytest.approx(1000 * row["seconds"] / row["n"])
+        assert row["peak_rss_mb"] > 50
+    assert rows[1]["ratio"] == 1
+    assert rows[0]["ratio"] == pytest.approx(rows[1]["seconds_per_1000"] / rows[0]["seconds_per_1000"])
+
+
+def test_guided_rows_are_compared_to_the_guided_reference(short):
+    wrapped = []
+    rows = bench.sampling_rows(
+        repeats=1, guided_denoiser=exact_prior(get_space("nb201")), guide_reference=lambda d: wrapped.append(d) or d
+    )
+    rows = {row["name"]: row for row in rows}
+    assert len(rows) == 4 and len(wrapped) == 1
+    expected = rows["paper preset, guided"]["seconds_per_1000"] / rows["guided"]["seconds_per_1000"]
+    assert rows["guided"]["ratio"] == pytest.approx(expected)
+
+
+def test_reference_is_extrapolated_to_all_steps(short, monkeypatch):
+    ticks = iter(range(100))
+    monkeypatch.setattr(bench.time, "perf_counter", lambda: next(ticks))
+    rows = bench.sampling_rows(repeats=1)
+    assert [row["seconds"] for row in rows] == [1, 20]
+    assert rows[1]["note"].startswith("pc, 20 steps, timed over 1")
+
+
+def test_no_repeats_is_refused():
+    with pytest.raises(NagkitError, match="repeats must be at least 1, got 0"):
+        bench.sampling_rows(repeats=0)
