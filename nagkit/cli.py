@@ -88,7 +88,7 @@ def sample(space, prior, dataset, scale, rule, sampler, steps, decode, n, seed, 
 
 
 @cli.command(epilog=_EXAMPLE + "nagkit query --dataset cifar10 pool.csv")
-@click.argument("pool", type=click.File("r"))
+@click.argument("pool", type=click.File("r", lazy=True))
 @click.option("--space", default="nb201", show_default=True)
 @click.option("--dataset", required=True, help="Data set of the benchmark.")
 @click.option("--split", default="test", show_default=True, help="Which accuracy of the data set.")

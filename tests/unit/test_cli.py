@@ -98,7 +98,7 @@ def test_query_reads_stdin_and_keeps_empty_rows(nagkit):
         (["sample", "--n", "many"], "'many' is not a valid integer"),
         (["sample", "--decode", "round"], "unknown decoding 'round'"),
         (["query", "--dataset", "cifar1", "POOL"], "unknown data set 'cifar1'"),
-        (["query", "--dataset", "cifar10", "--split", "train", "POOL"], "unknown split 'train'"),
+        (["query", "--dataset", "cifar10", "--split", "train", "POOL"], "unknown split of cifar10 'train'"),
         (["query", "--dataset", "cifar10", "--oracle", "real", "POOL"], "unknown oracle 'real'"),
         (["query", "--dataset", "cifar10", "--oracle", "table", "POOL"], "nagkit data fetch"),
         (["query", "--dataset", "cifar10", "absent.csv"], "absent.csv"),
