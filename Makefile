@@ -59,6 +59,7 @@ venv: $(READY)
 $(READY): constraints.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "nagkit needs Python 3.11 or newer, and '$(PYTHON)' is not; name another one: make PYTHON=python3.12"; exit 2; }
+	@echo "Installing into $(VENV): a few minutes, and the only step that needs a network"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
 	@touch $@

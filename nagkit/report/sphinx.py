@@ -1,16 +1,13 @@
 """Sphinx extension of the book: tables, figures, provenance boxes and maps made from files, so that no number is typed.
 
-Directives: `exhibit`, `exhibit-figures`, `provenance`, `your-run`, `exhibit-map`, `data-registry`, `cells`.
+Directives: `exhibit`, `exhibit-figures`, `provenance`, `your-run`.
 A missing results file becomes a note that says how to make it, never a warning, so the strict build passes on a fresh clone.
 """
 
 import json
-from html import escape
-from io import StringIO
 from pathlib import Path
 
 import pandas as pd
-import yaml
 from docutils import nodes
 from docutils.parsers.rst import directives
 from sphinx import addnodes
@@ -34,10 +31,12 @@ def number(value: float, unit: str) -> str:
 
 
 def spell(entry: pd.Series) -> str:
-    """One result as text: value, and its 95 % interval when there is one; `>500` when only a lower bound is known."""
+    """One result as text: value [95 % interval] of ours, value ± printed spread of others, `>500` for a lower bound."""
     text = number(entry.value, entry.unit)
     if entry.hi == float("inf"):
         return f">{text}"
+    if pd.notna(entry.lo) and pd.notna(entry.hi) and entry.origin != "ours":
+        return f"{text} ± {number((entry.hi - entry.lo) / 2, entry.unit)}"
     if pd.notna(entry.lo) and pd.notna(entry.hi):
         text += f" [{number(entry.lo, entry.unit)}, {number(entry.hi, entry.unit)}]"
     return text
@@ -49,6 +48,11 @@ def counts(rows: pd.DataFrame) -> str:
     if n.empty:
         return "n not stated"
     return f"n = {n.min():.0f}" if n.min() == n.max() else f"n = {n.min():.0f} to {n.max():.0f}"
+
+
+def facts(rows: pd.DataFrame, profile: str) -> str:
+    """What every caption must say of numbers of ours: n, profile, oracle."""
+    return f"{counts(rows)}, profile {profile}, oracle {', '.join(sorted(set(rows.oracle) - {''})) or 'none'}"
 
 
 def read_results(path: Path) -> pd.DataFrame | None:
@@ -64,7 +68,7 @@ def read_provenance(path: Path) -> dict | None:
     return json.loads(path.read_text("utf-8")) if path.is_file() else None
 
 
-def _table(header: Line, rows: list[Line], *, classes: list[str], row_classes: list[str] | None = None) -> nodes.table:
+def table(header: Line, rows: list[Line], *, classes: list[str], row_classes: list[str] | None = None) -> nodes.table:
     def fill(cells: Line, kind: str) -> nodes.row:
         row = nodes.row(classes=[kind] if kind else [])
         for cell in cells:
@@ -78,22 +82,27 @@ def _table(header: Line, rows: list[Line], *, classes: list[str], row_classes: l
     return nodes.table("", group, classes=["nagkit-table", *classes])
 
 
-def _scroll(table: nodes.table) -> nodes.container:
+def scroll(table: nodes.table) -> nodes.container:
     return nodes.container("", table, classes=["nagkit-scroll"])
 
 
-def _note(*parts: str | nodes.Node, classes: tuple[str, ...] = ()) -> nodes.note:
+def note(*parts: str | nodes.Node, classes: tuple[str, ...] = ()) -> nodes.note:
     content = [nodes.Text(part) if isinstance(part, str) else part for part in parts]
     return nodes.note("", nodes.paragraph("", "", *content), classes=list(classes))
 
 
-def _code(text: str) -> nodes.literal:
+def small(text: str) -> nodes.inline:
+    return nodes.inline("", text, classes=["count"])
+
+
+def code(text: str) -> nodes.literal:
     return nodes.literal(text, text)
 
 
 def results_table(results: pd.DataFrame, metric: str) -> nodes.table:
-    """Rows × columns of one metric: value [95 % interval] and n; rows of the paper and ours apart and marked."""
+    """Rows × columns of one metric: value, interval, and n where it varies; rows of the paper and ours apart and marked."""
     part = results[results.metric == metric]
+    varies = part[part.origin == "ours"].n.nunique() > 1
     columns = list(dict.fromkeys(part.column))
     keys = list(dict.fromkeys(zip(part.row, part.origin, strict=True)))
     body, kinds = [], []
@@ -105,11 +114,11 @@ def results_table(results: pd.DataFrame, metric: str) -> nodes.table:
                 line.append("–")
                 continue
             entry = hit.iloc[0]
-            n = f"n = {entry.n:.0f}" if pd.notna(entry.n) else ""
-            line.append([nodes.Text(spell(entry)), nodes.inline("", n, classes=["count"])])
+            shows_n = pd.notna(entry.n) and (varies or origin != "ours")
+            line.append([nodes.Text(spell(entry))] + [small(f"n = {entry.n:.0f}")] * shows_n)
         body.append(line)
         kinds.append(f"row-{origin}")
-    return _table(["", "origin", *columns], body, classes=["exhibit"], row_classes=kinds)
+    return table(["", "origin", *columns], body, classes=["exhibit"], row_classes=kinds)
 
 
 def caption(results: pd.DataFrame, metric: str, profile: str) -> str:
@@ -117,21 +126,20 @@ def caption(results: pd.DataFrame, metric: str, profile: str) -> str:
     part = results[results.metric == metric]
     ours = part[part.origin == "ours"]
     unit = next((u for u in part.unit if u), "")
-    oracles = sorted(set(ours.oracle) - {""})
     sources = list(dict.fromkeys(source for source in part[part.origin != "ours"].source if source))
-    sentences = [f"{metric}{f' ({unit})' if unit else ''}: value [95 % interval]"]
+    sentences = [f"{metric[:1].upper()}{metric[1:]}{f' ({unit})' if unit else ''}"]
     if len(ours):
-        sentences.append(f"Ours: {counts(ours)}, profile {profile}, oracle {', '.join(oracles) or 'none'}")
+        sentences.append(f"Ours: value [95 % interval], {facts(ours, profile)}")
     if sources:
-        sentences.append(f"Numbers that are not ours: {'; '.join(sources)}")
+        sentences.append(f"Not ours: value [± the printed spread], from: {'; '.join(sources)}")
     return ". ".join(sentences) + "."
 
 
 def provenance_box(record: dict | None, exhibit: str) -> nodes.Element:
     """How a result was made, as an admonition whose colour and title tell the recorded run from any other."""
     if record is None:
-        return _note(
-            "No recorded run of this exhibit yet. ", _code(f"make paper-{exhibit}"), " makes one; ", _code(f"make {exhibit}"),
+        return note(
+            "No recorded run of this exhibit yet. ", code(f"make paper-{exhibit}"), " makes one; ", code(f"make {exhibit}"),
             " gives a quick look.", classes=("provenance", "provenance-missing"),
         )  # fmt: skip
     profile = str(record.get("profile", "unknown"))
@@ -140,7 +148,7 @@ def provenance_box(record: dict | None, exhibit: str) -> nodes.Element:
     kind = "provenance-recorded" if recorded else "provenance-preview"
     box = nodes.admonition("", nodes.title("", title), classes=["admonition", "provenance", kind, *(["dropdown"] * recorded)])
     rows: list[Line] = [[_words(key), _flat(value)] for key, value in record.items()]
-    box += _table(["", ""], rows, classes=["headless"])
+    box += table(["", ""], rows, classes=["headless"])
     return box
 
 
@@ -160,25 +168,26 @@ def _flat(value: object) -> str:
     return text[:12] + "…" if is_hash else text or "–"
 
 
-def compare(quick: pd.DataFrame, recorded: pd.DataFrame | None) -> nodes.table:
-    """This machine's numbers beside the recorded ones, one line per number, and whether the intervals overlap."""
-    keys = ["row", "column", "metric"]
-    ours = quick[quick.origin == "ours"].drop_duplicates(keys)
-    known = [] if recorded is None else [entry for _, entry in recorded[recorded.origin == "ours"].iterrows()]
+def compare(quick: pd.DataFrame, recorded: pd.DataFrame | None, metric: str) -> nodes.table:
+    """This machine's numbers of one metric beside the recorded ones, and whether the intervals overlap."""
+    keys = ["row", "column"]
+
+    def ours(table: pd.DataFrame) -> pd.DataFrame:
+        return table[(table.origin == "ours") & (table.metric == metric)].drop_duplicates(keys)
+
+    known = [] if recorded is None else [entry for _, entry in ours(recorded).iterrows()]
     index = {tuple(entry[keys]): entry for entry in known}
     rows: list[Line] = []
-    for _, entry in ours.iterrows():
+    for _, entry in ours(quick).iterrows():
         other = index.get(tuple(entry[keys]))
-        unit = f" ({entry.unit})" if entry.unit else ""
-        rows.append(
-            [entry.row, entry.column, entry.metric + unit]
-            + [_with_n(entry), "–" if other is None else _with_n(other), "–" if other is None else _overlap(entry, other)]
-        )
-    return _table(["", "", "metric", "this machine", "recorded", "intervals"], rows, classes=["exhibit"])
+        verdict = "–" if other is None else _overlap(entry, other)
+        rows.append([entry.row, entry.column, _with_n(entry), "–" if other is None else _with_n(other), verdict])
+    return table(["", "", "this machine", "recorded", "intervals"], rows, classes=["exhibit"])
 
 
-def _with_n(entry: pd.Series) -> str:
-    return spell(entry) + (f", n = {entry.n:.0f}" if pd.notna(entry.n) else "") + (f", {entry.oracle}" if entry.oracle else "")
+def _with_n(entry: pd.Series) -> list[nodes.Node]:
+    n = [f"n = {entry.n:.0f}"] if pd.notna(entry.n) else []
+    return [nodes.Text(spell(entry)), small(", ".join([*n, *([entry.oracle] if entry.oracle else [])]))]
 
 
 def _overlap(a: pd.Series, b: pd.Series) -> str:
@@ -229,7 +238,7 @@ class Exhibit(BookDirective):
             if metric not in known:
                 raise self.error(f"{name}.csv has no metric {metric!r}; it has: {', '.join(known)}")
             made += [nodes.paragraph("", caption(results, metric, profile), classes=["exhibit-caption"])]
-            made += [_scroll(results_table(results, metric))]
+            made += [scroll(results_table(results, metric))]
         return [*made, self.download(f"/results/{name}.csv", f"{name}.csv: these numbers as a file")]
 
 
@@ -249,16 +258,14 @@ class ExhibitFigures(BookDirective):
                 found |= {path.stem: path for path in sorted((self.book / "results").glob(pattern))}
         if results is None or not found:
             return []
-        ours = results[results.origin == "ours"]
-        facts = f" {counts(ours).capitalize()}, profile {(provenance or {}).get('profile', 'unknown')}"
-        facts += f", oracle {', '.join(sorted(set(ours.oracle) - {''})) or 'none'}."
+        known = facts(results[results.origin == "ours"], (provenance or {}).get("profile", "unknown"))
         made: list[nodes.Node] = []
         for position, path in enumerate(found.values(), start=1):
             number_of = f" ({position} of {len(found)})" if len(found) > 1 else ""
             image = nodes.image(uri=f"/results/{self.watch(path).name}", alt=self.options.get("alt", name) + number_of)
             figure = nodes.figure("", image, classes=["exhibit-figure"])
             if position == len(found):
-                text, messages = self.parse_inline(" ".join(self.content) + facts)
+                text, messages = self.parse_inline(f"{' '.join(self.content)} Ours: {known}.")
                 figure += nodes.caption("", "", *text)
                 made += messages
             made.append(figure)
@@ -281,81 +288,17 @@ class YourRun(BookDirective):
         folder = self.watch(self.book.parent / "results" / "quick")
         tables = sorted(folder.glob("*.csv")) if folder.is_dir() else []
         if not tables:
-            return [_note("Nothing has been run on this machine yet. ", _code("make reproduce"),
+            return [note("Nothing has been run on this machine yet. ", code("make reproduce"),
                           " runs every notebook in its quick profile and rebuilds the book.")]  # fmt: skip
         made: list[nodes.Node] = []
         for path in tables:
             quick, (recorded, _) = read_results(self.watch(path)), self.recorded(path.stem)
-            made += [nodes.rubric("", "", _code(path.stem)), _scroll(compare(quick, recorded))]
+            made.append(nodes.rubric("", path.stem.replace("_", " ").capitalize()))
+            for metric in dict.fromkeys(quick[quick.origin == "ours"].metric):
+                unit = next((u for u in quick[quick.metric == metric].unit if u), "")
+                made.append(nodes.paragraph("", f"{metric} ({unit})" if unit else metric, classes=["exhibit-caption"]))
+                made.append(scroll(compare(quick, recorded, metric)))
             made += [provenance_box(read_provenance(self.watch(path.with_suffix(".provenance.json"))), path.stem)]
-        return made
-
-
-class ExhibitMap(BookDirective):
-    """Every exhibit of the paper from `book/exhibits.yaml`, its status read off the results files."""
-
-    def run(self) -> list[nodes.Node]:
-        exhibits = yaml.safe_load(self.watch(self.book / "exhibits.yaml").read_text("utf-8"))
-        rows, kinds = [], []
-        for item in exhibits:
-            status = self.status(item)
-            name: Cell = item["paper"]
-            if "page" in item:
-                target = self.env.app.builder.get_relative_uri(self.env.docname, item["page"])
-                name = nodes.reference("", item["paper"], refuri=target, internal=True)
-            rows.append([name, item["shows"], item["oracle"], nodes.inline("", status, classes=["status"])])
-            kinds.append(f"status-{status.split()[0].rstrip(',')}")
-        header: Line = ["exhibit", "what it shows", "oracle here", "status"]
-        return [_scroll(_table(header, rows, classes=["map"], row_classes=kinds))]
-
-    def status(self, item: dict) -> str:
-        if "results" not in item:
-            return item["status"]
-        results, provenance = self.recorded(item["results"])
-        if results is None:
-            return "ready to run"
-        recorded = (provenance or {}).get("profile") == RECORDED
-        remark = f" ({item['status']})" if "status" in item else ""
-        return ("done" if recorded else "done, not from the recorded run") + remark
-
-
-class Cells(BookDirective):
-    """Drawings of NAS-Bench-201 cells, one benchmark string per line of the body."""
-
-    has_content = True
-
-    def run(self) -> list[nodes.Node]:
-        from nagkit.report.plots import cell_strip
-        from nagkit.spaces.nb201 import Space
-
-        strings = list(self.content)
-        drawing = StringIO()
-        cell_strip(Space().from_string(strings), columns=2).savefig(drawing, format="svg", metadata={"Date": None})
-        svg = drawing.getvalue()
-        label = escape(f"Cells as graphs: {'; '.join(strings)}")
-        html = f'<div class="cells" role="img" aria-label="{label}">{svg[svg.index("<svg") :]}</div>'
-        return [nodes.raw("", html, format="html")]
-
-
-class DataRegistry(BookDirective):
-    """Every upstream file of `data/registry.yaml`, one box per source: licence, citation, size, hash."""
-
-    def run(self) -> list[nodes.Node]:
-        registry = yaml.safe_load(self.watch(self.book.parent / "data" / "registry.yaml").read_text("utf-8"))
-        made = []
-        for source in registry["sources"]:
-            files = source["files"]
-            owner, repository, *_ = source["source"].split("/")
-            size = sum(file["bytes"] for file in files.values()) / 1e6
-            title = f"{source['group']}: {owner}/{repository}, {len(files)} file{'s' * (len(files) > 1)}, {size:.1f} MB"
-            box = nodes.admonition("", nodes.title("", title), classes=["admonition", "dropdown", "source"])
-            box += nodes.paragraph("", f"{source['citation'].strip()}. Licence: {source['licence']}.")
-            rows: list[Line] = [
-                [_code(name), _code(file["path"]), f"{file['bytes'] / 1e6:.2f}", _code(file["sha256"])]
-                for name, file in files.items()
-            ]
-            box += _scroll(_table(["name", "file", "MB", "SHA-256"], rows, classes=["files"]))
-            made.append(box)
         return made
 
 
@@ -365,7 +308,4 @@ def setup(app: Sphinx) -> dict:
     app.add_directive("exhibit-figures", ExhibitFigures)
     app.add_directive("provenance", Provenance)
     app.add_directive("your-run", YourRun)
-    app.add_directive("exhibit-map", ExhibitMap)
-    app.add_directive("cells", Cells)
-    app.add_directive("data-registry", DataRegistry)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -16,7 +16,7 @@ RECORDED = f"""{COLUMNS}
 demo,Guided,CIFAR-10,accuracy,94.1,93.9,94.3,20,%,ours,table,
 demo,Guided,CIFAR-100,accuracy,73.123,,,20,%,ours,table,
 demo,Random,CIFAR-10,accuracy,92.0,91.0,93.0,5,%,ours,table,
-demo,Guided,CIFAR-10,accuracy,94.37,94.37,94.37,,%,paper,,Restated by someone (2025)
+demo,Guided,CIFAR-10,accuracy,94.37,94.25,94.49,,%,paper,,Restated by someone (2025)
 demo,Random,CIFAR-10,trained,500,500,inf,,count,paper,,Restated by someone (2025)
 demo,Guided,CIFAR-10,time,0.0123456,0.012,0.013,3,s,ours,table,
 """
@@ -77,10 +77,17 @@ def build(root: Path, *, profile: str = "paper", recorded: bool = True, quick: b
         (root / "results" / "quick").mkdir(parents=True)
         (root / "results" / "quick" / "demo.csv").write_text(QUICK)
     out = root / "out"
-    config = {"extensions": ["nagkit.report.sphinx"], "html_theme": "basic", "project": "demo"}
+    config = {"extensions": ["nagkit.report.sphinx", "pages"], "html_theme": "basic", "project": "demo"}
     with docutils_namespace():
         Sphinx(str(book), None, str(out), str(root / "trees"), "html", config, status=None, warningiserror=True).build()
     return (out / "index.html").read_text("utf-8")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def book_extensions():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(Path(__file__).parents[2] / "book" / "_ext")
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +105,13 @@ def test_table_shows_value_interval_and_n(page):
     assert "n = 20" in page
 
 
+def test_n_moves_to_the_caption_where_it_is_the_same_everywhere():
+    line = {"row": "a", "column": "b", "metric": "m", "value": 1.0, "lo": 0.5, "hi": 1.5, "n": 7, "unit": "%"}
+    rows = pd.DataFrame([line | {"origin": "ours", "oracle": "table"}])
+    assert "n = 7" not in extension.results_table(rows, "m").astext()
+    assert "n = 7" in extension.caption(rows.assign(source=""), "m", "paper")
+
+
 def test_a_number_without_interval_stands_alone(page):
     assert "73.12<" in page
 
@@ -107,12 +121,13 @@ def test_a_lower_bound_is_printed_as_one(page):
 
 
 def test_rows_of_the_paper_are_marked_apart_from_ours(page):
+    assert "94.37 ± 0.12" in page
     assert 'class="row-paper' in page and "origin-paper" in page
     assert 'class="row-ours' in page and "origin-ours" in page
 
 
 def test_caption_names_n_profile_oracle_and_source(page):
-    assert "Ours: n = 5 to 20, profile paper, oracle table." in page
+    assert "Ours: value [95 % interval], n = 5 to 20, profile paper, oracle table." in page
     assert "Restated by someone (2025)" in page
 
 
@@ -127,7 +142,7 @@ def test_the_csv_can_be_downloaded(page):
 def test_figures_of_the_exhibit_have_alt_text_and_others_stay_out(page):
     assert 'alt="A curve (1 of 2)"' in page and 'alt="A curve (2 of 2)"' in page
     assert "demo2.svg" not in page
-    assert "What one sees. N = 3 to 20, profile paper, oracle table." in page
+    assert "What one sees. Ours: n = 3 to 20, profile paper, oracle table." in page
 
 
 def test_recorded_run_has_its_own_box(page):
@@ -148,7 +163,7 @@ def test_status_in_the_map_follows_the_results(page, bare_page):
 
 
 def test_your_run_says_whether_intervals_overlap(page):
-    assert "94.20 [94.00, 94.40], n = 2, surrogate" in page
+    assert "94.20 [94.00, 94.40]" in page and "n = 2, surrogate" in page
     assert "overlap" in page and "apart" in page
 
 

@@ -1,0 +1,89 @@
+"""Sphinx extension of this book's own pages: the map of exhibits, the list of upstream files, drawings of cells.
+
+Directives: `exhibit-map`, `data-registry`, `cells`.
+"""
+
+from html import escape
+from io import StringIO
+
+import yaml
+from docutils import nodes
+from sphinx.application import Sphinx
+
+from nagkit.report.sphinx import RECORDED, BookDirective, Cell, Line, code, scroll, table
+
+
+class ExhibitMap(BookDirective):
+    """Every exhibit of the paper from `book/exhibits.yaml`, its status read off the results files."""
+
+    def run(self) -> list[nodes.Node]:
+        exhibits = yaml.safe_load(self.watch(self.book / "exhibits.yaml").read_text("utf-8"))
+        rows, kinds = [], []
+        for item in exhibits:
+            status = self.status(item)
+            name: Cell = item["paper"]
+            if "page" in item:
+                target = self.env.app.builder.get_relative_uri(self.env.docname, item["page"])
+                name = nodes.reference("", item["paper"], refuri=target, internal=True)
+            rows.append([name, item["shows"], item["oracle"], nodes.inline("", status, classes=["status"])])
+            kinds.append(f"status-{status.split()[0].rstrip(',')}")
+        header: Line = ["exhibit", "what it shows", "oracle here", "status"]
+        return [scroll(table(header, rows, classes=["map"], row_classes=kinds))]
+
+    def status(self, item: dict) -> str:
+        if "results" not in item:
+            return item["status"]
+        results, provenance = self.recorded(item["results"])
+        if results is None:
+            return "ready to run"
+        recorded = (provenance or {}).get("profile") == RECORDED
+        remark = f" ({item['status']})" if "status" in item else ""
+        return ("done" if recorded else "done, not from the recorded run") + remark
+
+
+class Cells(BookDirective):
+    """Drawings of NAS-Bench-201 cells, one benchmark string per line of the body."""
+
+    has_content = True
+
+    def run(self) -> list[nodes.Node]:
+        from nagkit.report.plots import cell_strip
+        from nagkit.spaces.nb201 import Space
+
+        strings = list(self.content)
+        drawing = StringIO()
+        cell_strip(Space().from_string(strings), columns=2).savefig(drawing, format="svg", metadata={"Date": None})
+        svg = drawing.getvalue()
+        label = escape(f"Cells as graphs: {'; '.join(strings)}")
+        html = f'<div class="cells" role="img" aria-label="{label}">{svg[svg.index("<svg") :]}</div>'
+        return [nodes.raw("", html, format="html")]
+
+
+class DataRegistry(BookDirective):
+    """Every upstream file of `data/registry.yaml`, one box per source: licence, citation, size, hash."""
+
+    def run(self) -> list[nodes.Node]:
+        registry = yaml.safe_load(self.watch(self.book.parent / "data" / "registry.yaml").read_text("utf-8"))
+        made = []
+        for source in registry["sources"]:
+            files = source["files"]
+            owner, repository, *_ = source["source"].split("/")
+            size = sum(file["bytes"] for file in files.values()) / 1e6
+            title = f"{source['group']}: {owner}/{repository}, {len(files)} file{'s' * (len(files) > 1)}, {size:.1f} MB"
+            box = nodes.admonition("", nodes.title("", title), classes=["admonition", "dropdown", "source"])
+            box += nodes.paragraph("", f"{source['citation'].strip()}. Licence: {source['licence']}.")
+            rows: list[Line] = [
+                [code(name), code(file["path"]), f"{file['bytes'] / 1e6:.2f}", code(file["sha256"])]
+                for name, file in files.items()
+            ]
+            box += scroll(table(["name", "file", "MB", "SHA-256"], rows, classes=["files"]))
+            made.append(box)
+        return made
+
+
+def setup(app: Sphinx) -> dict:
+    """Register the directives (Sphinx calls this)."""
+    app.add_directive("exhibit-map", ExhibitMap)
+    app.add_directive("data-registry", DataRegistry)
+    app.add_directive("cells", Cells)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
