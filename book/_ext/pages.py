@@ -26,7 +26,7 @@ class ExhibitMap(BookDirective):
                 target = self.env.app.builder.get_relative_uri(self.env.docname, item["page"])
                 name = nodes.reference("", item["paper"], refuri=target, internal=True)
             rows.append([name, item["shows"], item["oracle"], nodes.inline("", status, classes=["status"])])
-            kinds.append(f"status-{status.split()[0].rstrip(',')}")
+            kinds.append("status-preview" if "not from" in status else f"status-{status.split()[0]}")
         header: Line = ["exhibit", "what it shows", "oracle here", "status"]
         return [scroll(table(header, rows, classes=["map"], row_classes=kinds))]
 

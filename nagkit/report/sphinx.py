@@ -14,6 +14,8 @@ from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
+from nagkit.report.plots import NAMES
+
 Cell = str | nodes.Node | list[nodes.Node]
 Line = list[Cell]
 DECIMALS = {"%": 2, "count": 0, "rank": 1}
@@ -22,24 +24,37 @@ RECORDED = "paper"
 
 
 def number(value: float, unit: str) -> str:
-    """`value` with the decimals of its unit (percent 2, counts 0), else with four significant digits."""
+    """`value` with the decimals of its unit (percent 2, counts 0), else with three significant digits."""
     if pd.isna(value):
         return "–"
     if unit in DECIMALS and not (DECIMALS[unit] == 0 and value != round(value)):
         return f"{value:.{DECIMALS[unit]}f}"
-    return f"{value:.4g}"
+    return f"{value:.3g}"
 
 
-def spell(entry: pd.Series) -> str:
-    """One result as text: value [95 % interval] of ours, value ± printed spread of others, `>500` for a lower bound."""
-    text = number(entry.value, entry.unit)
+def label(name: str) -> str:
+    """A key of the results as readers know it: data sets by their names, other words as they are."""
+    return " ".join(NAMES.get(word, word) for word in name.split(" "))
+
+
+def spell(entry: pd.Series) -> tuple[str, str]:
+    """One result as text: the value, and its spread.
+
+    Ours: ("94.10", "[93.90, 94.30]"), a 95 % interval. Others: ("94.10", "± 0.20"), as printed, or (">500", "").
+    """
+    value = number(entry.value, entry.unit)
     if entry.hi == float("inf"):
-        return f">{text}"
-    if pd.notna(entry.lo) and pd.notna(entry.hi) and entry.origin != "ours":
-        return f"{text} ± {number((entry.hi - entry.lo) / 2, entry.unit)}"
-    if pd.notna(entry.lo) and pd.notna(entry.hi):
-        text += f" [{number(entry.lo, entry.unit)}, {number(entry.hi, entry.unit)}]"
-    return text
+        return f">{value}", ""
+    if pd.isna(entry.lo) or pd.isna(entry.hi):
+        return value, ""
+    if entry.origin != "ours":
+        return value, f"± {number((entry.hi - entry.lo) / 2, entry.unit)}"
+    return value, f"[{number(entry.lo, entry.unit)}, {number(entry.hi, entry.unit)}]"
+
+
+def _shown(entry: pd.Series, *remarks: str) -> list[nodes.Node]:
+    value, spread = spell(entry)
+    return [nodes.Text(value), *(small(text) for text in (spread, ", ".join(filter(None, remarks))) if text)]
 
 
 def counts(rows: pd.DataFrame) -> str:
@@ -100,34 +115,37 @@ def code(text: str) -> nodes.literal:
 
 
 def results_table(results: pd.DataFrame, metric: str) -> nodes.table:
-    """Rows × columns of one metric: value, interval, and n where it varies; rows of the paper and ours apart and marked."""
+    """Rows × columns of one metric: value, spread, and n where it varies; every row marked as the paper's or ours."""
     part = results[results.metric == metric]
     varies = part[part.origin == "ours"].n.nunique() > 1
+    only_ours = set(part.origin) == {"ours"}  # the caption says it
     columns = list(dict.fromkeys(part.column))
-    keys = list(dict.fromkeys(zip(part.row, part.origin, strict=True)))
+    if all(column.isdecimal() for column in columns):
+        columns.sort(key=int)
     body, kinds = [], []
-    for row, origin in keys:
-        line: Line = [row, nodes.inline("", origin, classes=["origin", f"origin-{origin}"])]
+    for row, origin in dict.fromkeys(zip(part.row, part.origin, strict=True)):
+        mark = [] if only_ours else [nodes.inline("", origin, classes=["origin", f"origin-{origin}"])]
+        line: Line = [[nodes.Text(f"{label(row)} "), *mark]]
         for column in columns:
             hit = part[(part.row == row) & (part.origin == origin) & (part.column == column)]
             if hit.empty:
                 line.append("–")
                 continue
             entry = hit.iloc[0]
-            shows_n = pd.notna(entry.n) and (varies or origin != "ours")
-            line.append([nodes.Text(spell(entry))] + [small(f"n = {entry.n:.0f}")] * shows_n)
+            line.append(_shown(entry, f"n = {entry.n:.0f}" if pd.notna(entry.n) and (varies or origin != "ours") else ""))
         body.append(line)
         kinds.append(f"row-{origin}")
-    return table(["", "origin", *columns], body, classes=["exhibit"], row_classes=kinds)
+    return table(["", *map(label, columns)], body, classes=["exhibit"], row_classes=kinds)
 
 
-def caption(results: pd.DataFrame, metric: str, profile: str) -> str:
-    """What a reader must know of one metric's table: unit, interval, n, profile, oracle, sources."""
+def caption(results: pd.DataFrame, metric: str, profile: str, columns: str = "") -> str:
+    """What a reader must know of one metric's table: unit, columns, interval, n, profile, oracle, sources."""
     part = results[results.metric == metric]
     ours = part[part.origin == "ours"]
     unit = next((u for u in part.unit if u), "")
     sources = list(dict.fromkeys(source for source in part[part.origin != "ours"].source if source))
-    sentences = [f"{metric[:1].upper()}{metric[1:]}{f' ({unit})' if unit else ''}"]
+    title = label(metric)
+    sentences = [f"{title[:1].upper()}{title[1:]}{f' ({unit})' if unit else ''}{f', by {columns}' if columns else ''}"]
     if len(ours):
         sentences.append(f"Ours: value [95 % interval], {facts(ours, profile)}")
     if sources:
@@ -181,13 +199,13 @@ def compare(quick: pd.DataFrame, recorded: pd.DataFrame | None, metric: str) -> 
     for _, entry in ours(quick).iterrows():
         other = index.get(tuple(entry[keys]))
         verdict = "–" if other is None else _overlap(entry, other)
-        rows.append([entry.row, entry.column, _with_n(entry), "–" if other is None else _with_n(other), verdict])
+        names = [label(entry.row), label(entry.column)]
+        rows.append([*names, _with_n(entry), "–" if other is None else _with_n(other), verdict])
     return table(["", "", "this machine", "recorded", "intervals"], rows, classes=["exhibit"])
 
 
 def _with_n(entry: pd.Series) -> list[nodes.Node]:
-    n = [f"n = {entry.n:.0f}"] if pd.notna(entry.n) else []
-    return [nodes.Text(spell(entry)), small(", ".join([*n, *([entry.oracle] if entry.oracle else [])]))]
+    return _shown(entry, f"n = {entry.n:.0f}" if pd.notna(entry.n) else "", entry.oracle)
 
 
 def _overlap(a: pd.Series, b: pd.Series) -> str:
@@ -220,26 +238,35 @@ class BookDirective(SphinxDirective):
 
 
 class Exhibit(BookDirective):
-    """Table(s) of an exhibit: one per metric, or only the metrics named in `:metrics:` (separated by semicolons)."""
+    """Table(s) of an exhibit, one per metric: all of them, or those named in `:metrics:` (separated by semicolons).
+
+    `:columns:` says in the caption what the columns count. The download link, or the note that there is no recorded run,
+    stands once on a page.
+    """
 
     required_arguments = 1
-    option_spec = {"metrics": directives.unchanged}
+    option_spec = {"metrics": directives.unchanged_required, "columns": directives.unchanged_required}
 
     def run(self) -> list[nodes.Node]:
         name = self.arguments[0]
         results, provenance = self.recorded(name)
+        seen = self.env.temp_data.setdefault("nagkit-exhibits", set())
+        first = name not in seen
+        seen.add(name)
         if results is None:
-            return [provenance_box(None, name)]
+            return [provenance_box(None, name)] if first else []
         known = list(dict.fromkeys(results.metric))
         wanted = [metric.strip() for metric in self.options["metrics"].split(";")] if "metrics" in self.options else known
         profile = (provenance or {}).get("profile", "unknown")
         made: list[nodes.Node] = []
+        if first:
+            made.append(self.download(f"/results/{name}.csv", f"{name}.csv: every number of this exhibit as a file"))
         for metric in wanted:
             if metric not in known:
                 raise self.error(f"{name}.csv has no metric {metric!r}; it has: {', '.join(known)}")
-            made += [nodes.paragraph("", caption(results, metric, profile), classes=["exhibit-caption"])]
-            made += [scroll(results_table(results, metric))]
-        return [*made, self.download(f"/results/{name}.csv", f"{name}.csv: these numbers as a file")]
+            text = caption(results, metric, profile, self.options.get("columns", ""))
+            made += [nodes.paragraph("", text, classes=["exhibit-caption"]), scroll(results_table(results, metric))]
+        return made
 
 
 class ExhibitFigures(BookDirective):
@@ -296,7 +323,7 @@ class YourRun(BookDirective):
             made.append(nodes.rubric("", path.stem.replace("_", " ").capitalize()))
             for metric in dict.fromkeys(quick[quick.origin == "ours"].metric):
                 unit = next((u for u in quick[quick.metric == metric].unit if u), "")
-                made.append(nodes.paragraph("", f"{metric} ({unit})" if unit else metric, classes=["exhibit-caption"]))
+                made.append(nodes.paragraph("", label(metric) + (f" ({unit})" if unit else ""), classes=["exhibit-caption"]))
                 made.append(scroll(compare(quick, recorded, metric)))
             made += [provenance_box(read_provenance(self.watch(path.with_suffix(".provenance.json"))), path.stem)]
         return made

@@ -13,23 +13,27 @@ from nagkit.report import sphinx as extension
 
 COLUMNS = "exhibit,row,column,metric,value,lo,hi,n,unit,origin,oracle,source"
 RECORDED = f"""{COLUMNS}
-demo,Guided,CIFAR-10,accuracy,94.1,93.9,94.3,20,%,ours,table,
-demo,Guided,CIFAR-100,accuracy,73.123,,,20,%,ours,table,
-demo,Random,CIFAR-10,accuracy,92.0,91.0,93.0,5,%,ours,table,
-demo,Guided,CIFAR-10,accuracy,94.37,94.25,94.49,,%,paper,,Restated by someone (2025)
-demo,Random,CIFAR-10,trained,500,500,inf,,count,paper,,Restated by someone (2025)
-demo,Guided,CIFAR-10,time,0.0123456,0.012,0.013,3,s,ours,table,
+demo,Guided,cifar10,accuracy,94.1,93.9,94.3,20,%,ours,table,
+demo,Guided,cifar100,accuracy,73.123,,,20,%,ours,table,
+demo,Random,cifar10,accuracy,92.0,91.0,93.0,5,%,ours,table,
+demo,Guided,cifar10,accuracy,94.37,94.25,94.49,,%,paper,,Restated by someone (2025)
+demo,Random,cifar10,trained,500,500,inf,,count,paper,,Restated by someone (2025)
+demo,Guided,cifar10,time,0.0123456,0.012,0.013,3,s,ours,table,
 """
 QUICK = f"""{COLUMNS}
-demo,Guided,CIFAR-10,accuracy,94.2,94.0,94.4,2,%,ours,surrogate,
-demo,Random,CIFAR-10,accuracy,80.0,79.0,81.0,2,%,ours,surrogate,
+demo,Guided,cifar10,accuracy,94.2,94.0,94.4,2,%,ours,surrogate,
+demo,Random,cifar10,accuracy,80.0,79.0,81.0,2,%,ours,surrogate,
 """
 INDEX = """
 Title
 =====
 
 .. exhibit:: demo
-   :metrics: accuracy; trained
+   :metrics: accuracy
+   :columns: data set
+
+.. exhibit:: demo
+   :metrics: trained
 
 .. exhibit-figures:: demo
    :alt: A curve
@@ -101,8 +105,7 @@ def bare_page(tmp_path_factory) -> str:
 
 
 def test_table_shows_value_interval_and_n(page):
-    assert "94.10 [93.90, 94.30]" in page
-    assert "n = 20" in page
+    assert ">94.10<" in page and "[93.90, 94.30]" in page and "n = 20" in page
 
 
 def test_n_moves_to_the_caption_where_it_is_the_same_everywhere():
@@ -112,8 +115,23 @@ def test_n_moves_to_the_caption_where_it_is_the_same_everywhere():
     assert "n = 7" in extension.caption(rows.assign(source=""), "m", "paper")
 
 
+def test_columns_that_are_numbers_are_sorted_as_numbers():
+    line = {"row": "a", "metric": "m", "value": 1.0, "lo": 0.5, "hi": 1.5, "n": 7, "unit": "%", "origin": "ours", "oracle": ""}
+    rows = pd.DataFrame([line | {"column": column} for column in ("10", "2")])
+    head = extension.results_table(rows, "m").astext()
+    assert head.index("2") < head.index("10")
+
+
+def test_data_sets_appear_under_their_names(page):
+    assert "CIFAR-10" in page and "cifar10" not in re.sub(r"<[^>]+>", "", page.split("provenance")[0])
+
+
+def test_the_download_link_stands_once(page):
+    assert page.count("every number of this exhibit") == 1
+
+
 def test_a_number_without_interval_stands_alone(page):
-    assert "73.12<" in page
+    assert ">73.12<" in page
 
 
 def test_a_lower_bound_is_printed_as_one(page):
@@ -121,14 +139,14 @@ def test_a_lower_bound_is_printed_as_one(page):
 
 
 def test_rows_of_the_paper_are_marked_apart_from_ours(page):
-    assert "94.37 ± 0.12" in page
+    assert "± 0.12" in page
     assert 'class="row-paper' in page and "origin-paper" in page
     assert 'class="row-ours' in page and "origin-ours" in page
 
 
 def test_caption_names_n_profile_oracle_and_source(page):
     assert "Ours: value [95 % interval], n = 5 to 20, profile paper, oracle table." in page
-    assert "Restated by someone (2025)" in page
+    assert "Accuracy (%), by data set." in page and "Restated by someone (2025)" in page
 
 
 def test_only_the_named_metrics_are_shown(page):
@@ -163,7 +181,7 @@ def test_status_in_the_map_follows_the_results(page, bare_page):
 
 
 def test_your_run_says_whether_intervals_overlap(page):
-    assert "94.20 [94.00, 94.40]" in page and "n = 2, surrogate" in page
+    assert "[94.00, 94.40]" in page and "n = 2, surrogate" in page
     assert "overlap" in page and "apart" in page
 
 
@@ -178,7 +196,7 @@ def test_cells_are_drawn_with_a_text_alternative(page):
 
 @pytest.mark.parametrize(
     ("value", "unit", "text"),
-    [(94.3733, "%", "94.37"), (12.0, "count", "12"), (12.5, "count", "12.5"), (0.012345, "s", "0.01235")],
+    [(94.3733, "%", "94.37"), (12.0, "count", "12"), (12.5, "count", "12.5"), (0.012345, "s", "0.0123")],
 )
 def test_decimals_follow_the_unit(value, unit, text):
     assert extension.number(value, unit) == text
