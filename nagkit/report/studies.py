@@ -194,7 +194,8 @@ def figure_samplers(profile: str = "quick", seed: int = 0, *, progress: bool = T
     with tqdm(total=n_seeds * len(jobs), desc="figure_samplers", unit="run", disable=not progress) as bar:
         for row, name, sigma_max, count in jobs:
             error, valid, seconds = np.empty((3, n_seeds))
-            options = {"sampler": name, "sigmas": geometric_sigmas(count, sigma_max=sigma_max)}
+            # the batch size is spelled because `pc` couples the draws of a batch
+            options = {"sampler": name, "sigmas": geometric_sigmas(count, sigma_max=sigma_max), "batch_size": 500}
             for number in range(n_seeds):
                 generator = torch_stream(100 * seed + number, f"figure_samplers/{row}/{count}")
                 start = time.perf_counter()
