@@ -4,6 +4,8 @@ With row codes e_k = 2 onehot(k) - 1 and x = e_k + sigma z, Bayes gives p(k | x)
 |x - e_k|^2 = const - 4 x_k, so p(. | x) = softmax(2 x / sigma^2 + log w) and E[x_0 | x] = sum_k p(k | x) e_k = 2 p - 1.
 """
 
+import math
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -11,6 +13,7 @@ from torch import Tensor
 from nagkit.errors import NagkitError
 from nagkit.spaces.base import SearchSpace
 
+_LOG2_E = math.log2(math.e)
 _ZERO = 1e-9  # sigma below this counts as no noise; its square is still a normal float32
 
 
@@ -33,7 +36,7 @@ class ExactDenoiser:
             raise NagkitError(f"node {int((weights.sum(axis=1) > 0).argmin())} has no allowed operation of positive weight")
         self.law = torch.from_numpy(weights / weights.sum(axis=1, keepdims=True))
         """Probability of every operation in every row, float64 `(n_nodes, n_ops)`."""
-        self._log_law = self.law.log()
+        self._log2_law = self.law.log2()
 
     def __call__(self, x: Tensor, sigma: float | Tensor) -> Tensor:
         """Posterior mean, `(B, n_nodes, n_ops)` in [-1, 1], differentiable in `x`; `sigma` is a number or `(B,)`."""
@@ -41,15 +44,16 @@ class ExactDenoiser:
 
     def probabilities(self, x: Tensor, sigma: float | Tensor) -> Tensor:
         """Posterior probability of every operation, `(B, n_nodes, n_ops)`; at sigma = 0 that of the largest entry is 1."""
-        log_law = self._log_law.to(x)
+        log2_law = self._log2_law.to(x)
         sigma = torch.as_tensor(sigma, dtype=x.dtype, device=x.device).reshape(-1, 1, 1)
-        logits = torch.addcmul(log_law, x, 2 / sigma.clamp_min(_ZERO) ** 2)
-        odds = torch.exp(logits - logits.detach().amax(dim=2, keepdim=True))  # five times as fast as softmax on short rows
+        # Softmax in base 2: torch's own is five times as slow on short rows, and its exp wakes every thread for any size.
+        logits = torch.addcmul(log2_law, x, 2 * _LOG2_E / sigma.clamp_min(_ZERO) ** 2)
+        odds = torch.exp2(logits - logits.detach().amax(dim=2, keepdim=True))
         soft = odds / odds.sum(dim=2, keepdim=True)
         clean = sigma < _ZERO
         if not clean.any():
             return soft
-        best = (x + torch.where(log_law.isinf(), log_law, 0.0)).argmax(dim=2)
+        best = (x + torch.where(log2_law.isinf(), log2_law, 0.0)).argmax(dim=2)
         return torch.where(clean, torch.nn.functional.one_hot(best, x.shape[2]).to(x), soft)
 
     def sample(self, n: int, generator: torch.Generator) -> Tensor:

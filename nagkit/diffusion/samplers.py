@@ -160,7 +160,7 @@ def generate(
     steps: int = 20,
     sigmas: Tensor | None = None,
     generator: torch.Generator,
-    batch_size: int = 4096,
+    batch_size: int = 512,
     decode: str = "threshold",
     progress: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -168,9 +168,11 @@ def generate(
 
     Raw draws: nothing is resampled or filtered; an invalid row is -1 throughout. Starts from N(0, sigmas[0]^2) and follows
     `sigmas`, by default `geometric_sigmas(steps)`. `decode` is "threshold" (the paper's) or "argmax" (the most likely
-    allowed operation; only a non-finite sample is invalid). Memory is bounded by `batch_size`. The law does not depend on
-    it, but the draws do: batches read one after the other from `generator`, so another batch size reads the same
-    stream in another order (and `pc` couples the samples of a batch). Runs on the generator's device.
+    allowed operation; only a non-finite sample is invalid). Memory is bounded by `batch_size`, whose default keeps NB201
+    tensors below the size at which torch starts threads, which cost more than they bring here. The law does not depend
+    on it, but the draws do: batches read one after the other from `generator`, so another batch size reads the same
+    stream in another order (and `pc` couples the samples of a batch). Runs on the generator's device. Raises
+    `NagkitError` for a count below 1, an unknown sampler or decoding, and noise levels that do not decrease.
     """
     for name, value in (("n", n), ("steps", steps), ("batch_size", batch_size)):
         if value < 1:
