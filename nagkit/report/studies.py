@@ -119,7 +119,7 @@ def _transfer_rows(exhibit: Exhibit, dataset: str, runs: dict[str, list[np.ndarr
         until = np.array([float(transfer.trained_until(values, best)) for values in lists])
         middle = float(np.median(until))
         exhibit.add(method, dataset, "trained until the optimum", middle if np.isfinite(middle) else np.nan, n=n, unit="count")
-        exhibit.add(method, dataset, "optimum reached", 100 * np.isfinite(until).mean(), n=n, unit="% of seeds")
+        exhibit.add(method, dataset, "optimum reached", 100 * np.isfinite(until).mean(), n=n, unit="%")
         exhibit.add(method, dataset, "architectures listed", np.mean([len(values) for values in lists]), n=n, unit="count")
     for null in NULLS:
         for count, ours, other in zip(transfer.COUNTS, reached[GUIDED].T, reached[null].T, strict=True):
@@ -144,20 +144,19 @@ def table2_verdict(study: Transfer) -> str:
             f"{first.n} seeds and stands at {first.value:.2f} % after one."
         )
         for null in NULLS:
-            row = f"{GUIDED} minus {null.lower()}"
-            words = [f"{_sign(ours.loc[row, str(count), f'{dataset} difference'])} after {count}" for count in (1, 20)]
-            paragraphs.append(f"- Against *{null.lower()}* it is {' and '.join(words)} trained.")
+            row, words = f"{GUIDED} minus {null.lower()}", {}
+            for count in map(str, transfer.COUNTS):
+                words.setdefault(_sign(ours.loc[row, count, f"{dataset} difference"]), []).append(count)
+            said = "; ".join(f"{word} after {', '.join(counts)}" for word, counts in words.items())
+            paragraphs.append(f"- Against *{null.lower()}*: {said} trained.")
+    paragraphs.append("Intervals cover sampling and ties, not the training of the predictor, of which there is one.")
     return "\n\n".join(paragraphs)
 
 
 def _sign(gain) -> str:
     if gain.lo == gain.hi == 0:
         return "equal"
-    if gain.lo > 0:
-        return f"better by {gain.value:.2f} points"
-    if gain.hi < 0:
-        return f"worse by {-gain.value:.2f} points"
-    return f"not distinguishable ({gain.value:+.2f} points)"
+    return "better" if gain.lo > 0 else "worse" if gain.hi < 0 else "not distinguishable"
 
 
 # Samplers against the exact law --------------------------------------------------------------------------------------
