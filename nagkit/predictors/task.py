@@ -1,0 +1,56 @@
+"""A predictor bound to one data set: what guidance differentiates and what ranks pools."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from nagkit.errors import unknown
+from nagkit.predictors import images
+from nagkit.rng import numpy_stream
+from nagkit.spaces.base import SearchSpace
+
+NO_CODE = "none"
+CODED = ("cifar10", "cifar100", "imagenet16-120", "mnist", "fashion_mnist")
+"""Data sets with committed class features; others are predicted with the mean code and labelled "no dataset code"."""
+
+
+def class_features(dataset: str, *, draws: int = 10, seed: int = 0) -> torch.Tensor:
+    """Features of the classes of `dataset`, float32 `(draws, classes, 256)`; every draw takes one image of each class.
+
+    The meta-training tasks are described by one image per class too. Data sets known by their class means only
+    (ImageNet16-120) repeat those.
+    """
+    if dataset not in CODED:
+        raise unknown("data set with class features", dataset, CODED)
+    codes = images.codes()
+    if f"{dataset}/samples" not in codes:
+        return torch.from_numpy(codes[f"{dataset}/mean"])[None]
+    samples = codes[f"{dataset}/samples"]
+    rng = numpy_stream(seed, f"codes/draws/{dataset}")
+    pick = rng.integers(0, samples.shape[1], (draws, len(samples)))
+    return torch.from_numpy(samples[np.arange(len(samples)), pick])
+
+
+class TaskPredictor:
+    """`(x, sigma) → (B,)` for one data set, given `model(x, sigma, code)` and the data set's `code`.
+
+    Values are standardised over all cells of `space` when `standardise`, so that a guidance scale is in standard
+    deviations of the predicted score; otherwise they stay in the model's own unit, standard deviations of the
+    meta-training accuracies.
+    """
+
+    def __init__(self, model: Callable, code: torch.Tensor, space: SearchSpace, *, standardise: bool = True):
+        self.model, self.code, self.space = model, code, space
+        self.centre, self.spread = 0.0, 1.0
+        if standardise:
+            scores = self.rank(space.all())
+            self.centre, self.spread = float(scores.mean()), float(scores.std())
+
+    def __call__(self, x: torch.Tensor, sigma: float | torch.Tensor = 0.0) -> torch.Tensor:
+        return (self.model(x, sigma, self.code) - self.centre) / self.spread
+
+    def rank(self, archs: np.ndarray, batch_size: int = 4096) -> np.ndarray:
+        """Scores of clean architectures, float64 `(B,)`."""
+        with torch.inference_mode():
+            return torch.cat([self(part) for part in self.space.encode(archs).split(batch_size)]).double().numpy()

@@ -1,0 +1,249 @@
+"""Meta-training of the predictors on the paper's (task, architecture, accuracy) triplets, resumable, and their checkpoints.
+
+"noise-aware": the paper's directed graph network on noisy cells with the paper's loss and constants. "ranking": our
+propagation ensemble on clean cells. Both read data set codes; the tasks are 20-class subsets of ImageNet-32, and one image
+stands for a class. The unit of every target is one standard deviation of the triplets' accuracy.
+"""
+
+import hashlib
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+from tqdm.auto import tqdm
+
+from nagkit import paths
+from nagkit.data import io, resume
+from nagkit.data.upstream import Triplets
+from nagkit.diffusion.sde import VE
+from nagkit.errors import NagkitError, unknown
+from nagkit.predictors import images, task
+from nagkit.predictors.digcn import DirectedGCN
+from nagkit.predictors.ranking import CellPropagation
+from nagkit.rng import numpy_stream, torch_stream
+from nagkit.spaces import nb201
+
+STEPS = {"ranking": 1500, "noise-aware": 4000}  # the paper trains its noise-aware predictor for 10,000
+CODES = ("real", "shuffled", "mean")
+_SAVE_EVERY = 250
+_MARGIN = 1.0  # standard deviations between a cell that was chosen, one without convolution, and a disconnected one
+
+
+def split(triplets: Triplets, seed: int = 0, share: float = 0.25) -> tuple[np.ndarray, np.ndarray]:
+    """Rows for training and for validation that share neither an isomorphism class nor a task.
+
+    `share` of the classes and of the tasks are set aside; triplets with only one of the two set aside are in neither part
+    (the published split shares 317 of 354 validation cells and 228 of 388 tasks with training).
+    """
+    rng = numpy_stream(seed, "predictors/split")
+
+    def aside(groups: np.ndarray) -> np.ndarray:
+        names = np.unique(groups)
+        return np.isin(groups, rng.permutation(names)[: int(share * len(names))])
+
+    cells = aside(nb201.isomorphism_classes()[nb201.Space().code(triplets.archs)])
+    tasks = aside(triplets.task)
+    return np.flatnonzero(~cells & ~tasks), np.flatnonzero(cells & tasks)
+
+
+def train(
+    kind: str,
+    triplets: Triplets,
+    *,
+    code: str = "real",
+    graph: str = "closure",
+    adjacency: str = "true",
+    rows: np.ndarray | None = None,
+    seed: int = 0,
+    steps: int | None = None,
+    state: Path | None = None,
+    progress: bool = True,
+) -> nn.Module:
+    """A predictor of `kind` "ranking" or "noise-aware", trained on `rows` of the triplets (default: all).
+
+    `code`: "real" data set codes, "shuffled" between tasks, or the "mean" code for every task. `graph` ("closure",
+    "adjacency", "flat") and `adjacency` ("true", "official") are for the noise-aware predictor. With `state`, a file, the
+    run is saved there every 250 steps and resumed from there: the result equals that of an uninterrupted run.
+    """
+    if kind not in STEPS:
+        raise unknown("predictor", kind, STEPS)
+    if code not in CODES:
+        raise unknown("data set code", code, CODES)
+    steps = STEPS[kind] if steps is None else steps
+    with torch.random.fork_rng(devices=[]):  # dropout reads the global stream, so the run owns it
+        stream = torch.default_generator
+        stream.manual_seed(torch_stream(seed, f"predictors/{kind}").initial_seed())
+        batch = _Batches(triplets, rows, code, seed)
+        build, loss = {"ranking": (_build_ranking, _ranking_loss), "noise-aware": (_build_noise_aware, _noise_aware_loss)}[kind]
+        model = build(batch, graph, adjacency)
+        effects = nn.ParameterDict({"classes": torch.zeros(batch.n_classes, 1)})
+        modules = {"model": model, "effects": effects}
+        optimiser, rate = _optimiser(kind, model, effects, steps)
+        done = 0
+        if state is not None and state.is_file():
+            done = resume.restore(state, modules, optimiser, stream)["step"]
+        model.train()
+        bar = tqdm(initial=done, total=steps, desc=f"{kind} predictor", disable=not progress, mininterval=1.0)
+        for step in range(done, steps):
+            value = loss(model, effects["classes"], batch)
+            optimiser.zero_grad()
+            value.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            for group in optimiser.param_groups:
+                group["lr"] = group["base"] * rate(step)
+            optimiser.step()
+            bar.set_postfix(loss=f"{float(value.detach()):.3f}", refresh=False)
+            bar.update()
+            if state is not None and (step + 1) % _SAVE_EVERY == 0:
+                resume.store(state, {"step": step + 1}, modules, optimiser, stream)
+        bar.close()
+    return model.eval().requires_grad_(False)
+
+
+class _Batches:
+    """The triplets as tensors, and random batches of them."""
+
+    def __init__(self, triplets: Triplets, rows: np.ndarray | None, code: str, seed: int):
+        rows = np.arange(len(triplets.archs)) if rows is None else rows
+        self.cells = nb201.Space().encode(triplets.archs[rows])
+        accuracy = torch.as_tensor(triplets.accuracy, dtype=torch.float32)
+        self.target = ((accuracy - accuracy.mean()) / accuracy.std())[rows]
+        self.classes = torch.from_numpy(triplets.classes[triplets.task[rows]])  # (N, 20)
+        self.n_classes = 1 + int(triplets.classes.max())
+        described = triplets.classes
+        if code == "shuffled":
+            described = numpy_stream(seed, "predictors/shuffle").permutation(described)
+        self.described = torch.from_numpy(described[triplets.task[rows]])
+        self.features = torch.from_numpy(images.codes()["imagenet32/image"])
+        if code == "mean":
+            self.features = self.features[: self.n_classes - 1].mean(dim=0, keepdim=True).expand_as(self.features)
+
+    def draw(self, size: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Codes `(size, 8, 7)`, class features `(size, 20, d)`, class ids `(size, 20)` and targets `(size,)`."""
+        rows = torch.randint(len(self.cells), (size,))
+        return self.cells[rows], self.features[self.described[rows] - 1], self.classes[rows], self.target[rows]
+
+
+def _build_ranking(batch: _Batches, graph: str, adjacency: str) -> nn.Module:
+    return CellPropagation(batch.features.shape[1])
+
+
+def _build_noise_aware(batch: _Batches, graph: str, adjacency: str) -> nn.Module:
+    return DirectedGCN(nb201.Space(adjacency).adjacency, 7, batch.features.shape[1], graph=graph)
+
+
+def _optimiser(kind: str, model: nn.Module, effects: nn.ParameterDict, steps: int):
+    if kind == "noise-aware":  # the paper's constants
+        groups = [{"params": model.parameters(), "base": 1e-3, "weight_decay": 0.0}]
+        return torch.optim.AdamW(groups, lr=1e-3), lambda step: min(1.0, (step + 1) / 1000)
+    groups = [
+        {"params": model.parameters(), "base": 3e-3, "weight_decay": 0.01},
+        {"params": effects.parameters(), "base": 9e-3, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=3e-3), lambda step: 0.5 * (1 + np.cos(np.pi * step / steps))
+
+
+def _noise_aware_loss(model: DirectedGCN, effects: torch.Tensor, batch: _Batches) -> torch.Tensor:
+    """Mean squared error at a noise level drawn as in score matching (paper, equation 10).
+
+    A batch of 256 is 128 triplets at two noise levels each: the data set code is the dear part.
+    """
+    cells, features, _, target = batch.draw(128)
+    cells, code, target = cells.repeat(2, 1, 1), model.sets(features).repeat(2, 1), target.repeat(2)
+    sigma = VE().std(torch.rand(len(cells)))
+    noisy = cells + sigma[:, None, None] * torch.randn_like(cells)
+    return (model(noisy, sigma, code) - target).square().mean()
+
+
+def _ranking_loss(model: CellPropagation, effects: torch.Tensor, batch: _Batches) -> torch.Tensor:
+    """Squared error of score + task difficulty, and the orderings that are known without data.
+
+    Task difficulty, which carries as much variance as the architecture, is the mean effect of the task's classes, under a
+    ridge penalty. The triplets hold hardly any bad cell; that a disconnected cell is worse than one whose live
+    edges hold no convolution, and that worse than cells somebody chose to train, enters as hinge losses.
+    """
+    cells, features, classes, target = batch.draw(256)
+    code = model.sets(features)
+    score = model.members(cells, code)
+    difficulty = effects[classes, 0].mean(dim=1) * classes.shape[1] ** 0.5
+    poor, worst = _known_bad()
+    worst = model.members(worst[torch.randint(len(worst), (64,))], code[:64])
+    poor = model.members(poor[torch.randint(len(poor), (64,))], code[:64])
+    order = F.relu(worst - poor + _MARGIN).mean(dim=1) + F.relu(poor - score[:, :64] + _MARGIN).mean(dim=1)
+    ridge = 1e-3 * len(cells) / len(batch.cells) * effects.square().sum()
+    return ((score + difficulty - target).square().mean(dim=1) + order).sum() + len(score) * ridge
+
+
+@cache
+def _known_bad() -> tuple[torch.Tensor, torch.Tensor]:
+    """Codes of the connected cells without a convolution on a live edge, and of the disconnected cells."""
+    cells = nb201.Space().all()
+    live = nb201.live_edges(cells)
+    connected = live.any(axis=1)
+    convolves = (np.isin(cells, (nb201.CONV1, nb201.CONV3)) & live).any(axis=1)
+    codes = nb201.Space().encode(cells)
+    return codes[connected & ~convolves], codes[~connected]
+
+
+def fit(kind: str, triplets: Triplets, *, seed: int = 0, progress: bool = True) -> Path:
+    """Train the committed predictor of `kind` and training seed `seed`, resuming an interrupted run; returns its path."""
+    path = checkpoint(kind, seed)
+    recipe = hashlib.sha256(f"{kind} {seed} {STEPS[kind]} {images.sha256(images.CODES)}".encode()).hexdigest()[:16]
+    state = paths.cache() / "training" / f"{path.stem}-{recipe}.safetensors"
+    save(train(kind, triplets, seed=seed, state=state, progress=progress), triplets, path, seed=seed)
+    state.unlink(missing_ok=True)
+    return path
+
+
+def checkpoint(kind: str, seed: int = 0) -> Path:
+    """Path of the committed predictor of `kind` from training seed `seed`."""
+    return paths.DATA / "checkpoints" / f"{kind}_nb201_{seed}.safetensors"
+
+
+@torch.inference_mode()
+def save(model: nn.Module, triplets: Triplets, path: Path, *, seed: int) -> None:
+    """Write a trained predictor and the mean code of its tasks, atomically."""
+    features = torch.from_numpy(images.codes()["imagenet32/image"])
+    used = np.unique(triplets.task)
+    codes = [model.sets(features[part - 1]) for part in torch.from_numpy(triplets.classes[used]).split(256)]
+    arrays = {f"model.{key}": value.numpy() for key, value in model.state_dict().items()}
+    arrays["mean_code"] = torch.cat(codes).mean(dim=0, keepdim=True).numpy()
+    kind = "ranking" if isinstance(model, CellPropagation) else "noise-aware"
+    metadata = {"model": f"{kind} predictor", "space": "nb201", "seed": seed, "codes": images.sha256(images.CODES)}
+    io.write_arrays(path, arrays, metadata)
+
+
+def load(kind: str, dataset: str, *, seed: int = 0, path: Path | None = None) -> task.TaskPredictor:
+    """The committed predictor of `kind` and training seed `seed`, bound to `dataset`.
+
+    A ranking predictor is standardised over the space; a noise-aware one keeps the paper's unit. `dataset`
+    "none" takes the mean code of the training tasks. Raises `NagkitError` when the file is absent, another kind of
+    checkpoint, or was trained on other data set codes than the committed ones.
+    """
+    if kind not in STEPS:
+        raise unknown("predictor", kind, STEPS)
+    path = path or checkpoint(kind, seed)
+    arrays, metadata = io.read_arrays(path)
+    remedy = f"`nagkit train {kind}` makes one"
+    if metadata.get("model") != f"{kind} predictor" or metadata.get("space") != "nb201":
+        raise NagkitError(f"{path.name} is no checkpoint of a {kind} predictor of nb201; {remedy}")
+    if metadata["codes"] != images.sha256(images.CODES):
+        raise NagkitError(f"{path.name} was trained on other data set codes than {images.CODES.name}; {remedy}")
+    space = nb201.Space()
+    n_features = arrays["model.sets.embed.weight"].shape[1]
+    model = CellPropagation(n_features) if kind == "ranking" else DirectedGCN(space.adjacency, 7, n_features)
+    model.load_state_dict({k.removeprefix("model."): torch.from_numpy(v) for k, v in arrays.items() if k.startswith("model.")})
+    return bind(model.eval().requires_grad_(False), dataset, mean_code=torch.from_numpy(arrays["mean_code"]))
+
+
+def bind(model: nn.Module, dataset: str, *, mean_code: torch.Tensor | None = None) -> task.TaskPredictor:
+    """`model` for `dataset`: its code averaged over random draws of one image a class, or `mean_code` for "none"."""
+    if dataset == task.NO_CODE:
+        code = mean_code
+    else:
+        with torch.inference_mode():
+            code = model.sets(task.class_features(dataset)).mean(dim=0, keepdim=True)
+    return task.TaskPredictor(model, code.clone(), nb201.Space(), standardise=isinstance(model, CellPropagation))
