@@ -3,7 +3,8 @@
 import resource
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from statistics import median
 
 import torch
@@ -21,7 +22,7 @@ N_UNGUIDED, N_GUIDED = 10_000, 256
 
 
 def sampling_rows(
-    guided_denoiser: Denoiser | None = None,
+    guided: Mapping[str, Denoiser] | None = None,
     *,
     guide_reference: Callable[[Denoiser], Denoiser] | None = None,
     repeats: int = 3,
@@ -30,8 +31,8 @@ def sampling_rows(
     """Time NB201 sampling: 10,000 unguided cells, 256 guided ones, and the paper's preset as the reference.
 
     The reference is the paper's network with random weights under 1,000 predictor-corrector steps on a batch of 256,
-    extrapolated from 10 steps. `guided_denoiser` adds the guided row; `guide_reference` wraps the reference denoiser as
-    the paper guides it and adds a guided reference, to which the guided row is then compared. Each row has `name`, `n`,
+    extrapolated from 10 steps. `guided` adds a row for each of its denoisers, by the name of their prior; `guide_reference`
+    wraps the reference denoiser as the paper guides it and adds a guided reference, to which they are then compared. Each row has `name`, `n`,
     `seconds` (median of `repeats`, after a warm-up), `seconds_per_1000`, `ratio` (how many times less time per cell than
     its reference; 1 for a reference), `peak_rss_mb` (high-water mark of the process by the end of that row) and `note`.
     """
@@ -51,17 +52,17 @@ def sampling_rows(
     default, extrapolated = "ancestral, 20 steps", f"pc, {PAPER_STEPS} steps, timed over {TIMED_STEPS}"
     factor = PAPER_STEPS / TIMED_STEPS
     rows = [_row("unguided, exact prior", N_UNGUIDED, default, repeats, 1, lambda: ours(exact_prior(space), N_UNGUIDED))]
-    if guided_denoiser is not None:
-        rows.append(_row("guided", N_GUIDED, default, repeats, 1, lambda: ours(guided_denoiser, N_GUIDED)))
+    for prior, denoiser in (guided or {}).items():
+        rows.append(_row(f"guided, {prior} prior", N_GUIDED, default, repeats, 1, partial(ours, denoiser, N_GUIDED)))
     rows.append(_row("paper preset, unguided", N_GUIDED, extrapolated, repeats, factor, lambda: papers(reference)))
-    against = {"unguided, exact prior": "paper preset, unguided", "guided": "paper preset, unguided"}
     if guide_reference is not None:
-        guided = guide_reference(reference)
-        rows.append(_row("paper preset, guided", N_GUIDED, extrapolated, repeats, factor, lambda: papers(guided)))
-        against["guided"] = "paper preset, guided"
+        aimed = guide_reference(reference)
+        rows.append(_row("paper preset, guided", N_GUIDED, extrapolated, repeats, factor, lambda: papers(aimed)))
     cost = {row["name"]: row["seconds_per_1000"] for row in rows}
     for row in rows:
-        row["ratio"] = cost[against.get(row["name"], row["name"])] / row["seconds_per_1000"]
+        against = "paper preset, guided" if row["name"].startswith("guided") else "paper preset, unguided"
+        if not row["name"].startswith("paper preset"):
+            row["ratio"] = cost.get(against, cost["paper preset, unguided"]) / row["seconds_per_1000"]
     return rows
 
 

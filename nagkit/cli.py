@@ -57,7 +57,8 @@ def cli() -> None:
 
 @cli.command(epilog=_EXAMPLE + "nagkit sample --space nb201 --guide cifar10 --n 1000 --seed 0 --out pool.csv")
 @click.option("--space", default="nb201", show_default=True, help="Search space.")
-@click.option("--prior", default="exact", show_default=True, help="Denoiser of the unguided law: exact.")
+@click.option("--preset", default="ours", show_default=True, help="ours, or paper: the method as published (minutes).")
+@click.option("--prior", "prior_name", help="Denoiser of the unguided law: exact, or the trained score network.")
 @click.option("--guide", "dataset", metavar="DATASET", help="Aim at high accuracy on this data set.")
 @click.option("--scale", type=float, help="Guidance scale in standard deviations of the predicted score.")
 @click.option("--guidance", "rule", help="Differentiate the predictor at x0 (denoised) or at xt (noisy).")
@@ -67,23 +68,17 @@ def cli() -> None:
 @click.option("--n", type=int, default=1000, show_default=True, help="Draws; invalid ones stay in the list with their error.")
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="CSV file instead of stdout.")
-def sample(space, prior, dataset, scale, rule, sampler, steps, decode, n, seed, out) -> None:
+def sample(space, n, seed, out, dataset, **settings) -> None:
     """Draw architectures: one CSV row `arch,error` a draw, and `predicted` when guided.
 
     What is not given comes from data/presets.yaml, chosen on the development set that the file names.
     """
     from nagkit import presets
+    from nagkit.predictors.task import CODED
 
-    pool = presets.sample(
-        space,
-        n,
-        seed=seed,
-        prior=prior,
-        dataset=dataset,
-        decode=decode,
-        progress=sys.stderr.isatty(),
-        **{k: v for k, v in {"scale": scale, "rule": rule, "sampler": sampler, "steps": steps}.items() if v is not None},
-    )
+    pool = presets.sample(space, n, seed=seed, dataset=dataset, progress=sys.stderr.isatty(), **settings)
+    if dataset is not None and dataset not in CODED:
+        click.echo(f"{dataset}: no dataset code; guided with the mean code of the training tasks", err=True)
     _emit(pool, out)
 
 
@@ -154,8 +149,14 @@ def bench_sampling(out) -> None:
     """Time exact-prior sampling against the paper's network and sampler, in the same run."""
     from nagkit import presets
     from nagkit.bench import sampling_rows
+    from nagkit.guidance import guide
 
-    _emit(pd.DataFrame(sampling_rows(presets.denoiser("nb201", dataset="cifar10"))), out)
+    published = presets.predictor("nb201", "cifar10", rule="xt")
+    rows = sampling_rows(
+        {name: presets.denoiser("nb201", prior_name=name, dataset="cifar10") for name in presets.PRIORS},
+        guide_reference=lambda law: guide(law, published, 100.0, rule="xt"),
+    )
+    _emit(pd.DataFrame(rows), out)
 
 
 @cli.group()
@@ -210,14 +211,59 @@ def fit_surrogate() -> None:
     surrogate.fit()
 
 
-@fit.command("ranking", epilog=_EXAMPLE + "nagkit fit ranking --seed 0")
-@click.option("--seed", type=int, default=0, show_default=True)
-def fit_ranking(seed) -> None:
-    """The ranking predictor, from the paper's meta-training triplets."""
-    from nagkit.data import upstream
-    from nagkit.predictors import ranking
+@fit.command("encoder", epilog=_EXAMPLE + "NAGKIT_IMAGES=/path/to/images nagkit fit encoder")
+def fit_encoder() -> None:
+    """The image encoder, on Tiny ImageNet at 32×32; an interrupted run goes on."""
+    from nagkit.predictors import images
 
-    ranking.save(ranking.fit(upstream.triplets(), seed=seed))
+    images.build_encoder()
+
+
+@fit.command("codes", epilog=_EXAMPLE + "NAGKIT_IMAGES=/path/to/images nagkit fit codes")
+def fit_codes() -> None:
+    """The image features of every data set used."""
+    from nagkit.predictors import images
+
+    images.build_codes()
+
+
+@fit.command("presets", epilog=_EXAMPLE + "nagkit fit presets")
+def fit_presets() -> None:
+    """The guidance strengths in data/presets.yaml, on the development set."""
+    from nagkit import presets
+
+    _emit(presets.choose(), None)
+
+
+@cli.group()
+def train() -> None:
+    """Train score networks and predictors; an interrupted run goes on where its last checkpoint was."""
+
+
+@train.command("score", epilog=_EXAMPLE + "nagkit train score --space nb201")
+@click.option("--space", default="nb201", show_default=True)
+@click.option("--preset", "network", default="ours", show_default=True, help="ours, or paper: 12 blocks, 250,000 steps.")
+@click.option("--share", type=float, default=1.0, show_default=True, help="Share of the space to train on.")
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--steps", type=int, help="Steps of a trial run; needs --out.")
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Checkpoint file (default: the committed one).")
+def train_score(space, **settings) -> None:
+    """The score network of a search space; prints its curve."""
+    from nagkit.diffusion import train as score
+    from nagkit.spaces.base import get_space
+
+    _emit(score.train_score(get_space(space), **settings), None)
+
+
+@train.command("predictor", epilog=_EXAMPLE + "nagkit train predictor ranking --seed 0")
+@click.argument("kind")
+@click.option("--seed", type=int, default=0, show_default=True)
+def train_predictor(kind, seed) -> None:
+    """A predictor on the paper's meta-training triplets. KIND is ranking or noise-aware."""
+    from nagkit.data import upstream
+    from nagkit.predictors import train as predictors
+
+    click.echo(f"wrote {predictors.fit(kind, upstream.triplets(), seed=seed)}", err=True)
 
 
 if __name__ == "__main__":

@@ -54,7 +54,8 @@ def _results(finish: Callable, todo: list, n_workers: int):
     if n_workers == 1 or len(todo) < 2:
         yield from map(finish, todo)
         return
-    with ProcessPoolExecutor(n_workers, mp_context=get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)) as pool:
+    context = get_context("spawn")
+    with ProcessPoolExecutor(n_workers, mp_context=context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         yield from pool.map(finish, todo)
 
 

@@ -227,7 +227,7 @@ def load(kind: str, dataset: str, *, seed: int = 0, path: Path | None = None) ->
         raise unknown("predictor", kind, STEPS)
     path = path or checkpoint(kind, seed)
     arrays, metadata = io.read_arrays(path)
-    remedy = f"`nagkit train {kind}` makes one"
+    remedy = f"`nagkit train predictor {kind}` makes one"
     if metadata.get("model") != f"{kind} predictor" or metadata.get("space") != "nb201":
         raise NagkitError(f"{path.name} is no checkpoint of a {kind} predictor of nb201; {remedy}")
     if metadata["codes"] != images.sha256(images.CODES):
