@@ -10,7 +10,6 @@ from nagkit import cluster, paths, presets
 from nagkit.diffusion import samplers
 from nagkit.diffusion.sde import paper_sigmas
 from nagkit.predictors import images
-from nagkit.predictors import train as predictors
 from nagkit.rng import torch_stream
 from nagkit.spaces import nb201
 
@@ -20,7 +19,7 @@ published 10,000 and 300 act on labels in hundredths of one."""
 
 ENOUGH, MAX_ROUNDS = 10, 20
 DRAWS, STEPS = 64, 1000
-"""Draws a round (the published code takes 256, for which four rounds here cost as much) and sampler steps."""
+"""Draws a round (256 in the published code; a quarter of the cost) and sampler steps."""
 
 ERRORS = ("", "not finite", "no operation", "several operations", "misplaced input or output")
 """Why a draw is invalid; `round_of_draws` returns positions in this list."""
@@ -72,12 +71,10 @@ def draws(
     return cluster.map_jobs(round_of_draws, jobs, data=inputs(), progress=progress)
 
 
-def pools(
-    runs: Sequence[tuple[str, int, int]], *, n: int = DRAWS, steps: int = STEPS, max_rounds: int = MAX_ROUNDS, progress: bool = True
-) -> list[Pool]:
+def pools(runs: Sequence[tuple[str, int, int]], *, n: int = DRAWS, steps: int = STEPS, progress: bool = True) -> list[Pool]:
     """The published stopping rule for every run: rounds of falling strength until `ENOUGH` distinct valid cells exist."""
     found: list[list[np.ndarray]] = [[] for _ in runs]
-    for number in range(max_rounds):
+    for number in range(MAX_ROUNDS):
         open_runs = [i for i, rounds in enumerate(found) if len(_distinct(rounds)) < ENOUGH]
         made = draws([runs[i] for i in open_runs], START - DECREASE * number, n=n, steps=steps, progress=progress)
         for i, result in zip(open_runs, made, strict=True):
