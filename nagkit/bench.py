@@ -32,9 +32,10 @@ def sampling_rows(
 
     The reference is the paper's network with random weights under 1,000 predictor-corrector steps on a batch of 256,
     extrapolated from 10 steps. `guided` adds a row for each of its denoisers, by the name of their prior; `guide_reference`
-    wraps the reference denoiser as the paper guides it and adds a guided reference, to which they are then compared. Each row has `name`, `n`,
-    `seconds` (median of `repeats`, after a warm-up), `seconds_per_1000`, `ratio` (how many times less time per cell than
-    its reference; 1 for a reference), `peak_rss_mb` (high-water mark of the process by the end of that row) and `note`.
+    wraps the reference denoiser as the paper guides it and adds a guided reference, to which they are then compared.
+    Each row has `name`, `n`, `seconds` (median of `repeats`, after a warm-up), `seconds_per_1000`, `ratio` (how many times
+    less time per cell than its reference; 1 for a reference), `peak_rss_mb` (high-water mark of the process by the end of
+    that row) and `note`.
     """
     if repeats < 1:
         raise NagkitError(f"repeats must be at least 1, got {repeats}")

@@ -125,7 +125,8 @@ def sample(
     return pool
 
 
-_HEADER = """# Settings chosen on development sets, never on a reported one. NAS-Bench-201: ImageNet16-120, 12-epoch validation accuracy.
+_HEADER = """# Settings chosen on development sets, never on a reported one.
+# NAS-Bench-201: ImageNet16-120, 12-epoch validation accuracy.
 # Rebuild the strengths: nagkit fit presets
 # Scales are in standard deviations: for x0 of the ranking predictor over the space, for xt of the meta-training accuracies.
 # Preset paper: 10,000 on accuracies in hundredths of a standard deviation is a scale of 100 here.
