@@ -5,13 +5,14 @@ import math
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from nagkit.diffusion.samplers import Denoiser
 from nagkit.errors import NagkitError, unknown
 
 MASKS = ("adjacency", "closure")
 POSITIONS = ("node", "stage", "none")
+_LOG2_E = math.log2(math.e)
+_ZERO = 1e-4  # a sigma below this counts as this much: 2 x / sigma^2 stays a tame float32
 
 
 def as_denoiser(network: nn.Module, *, clamp: bool = True) -> Denoiser:
@@ -75,17 +76,11 @@ class PaperScoreNetwork(nn.Module):
         dropout: float = 0.1,
     ):
         super().__init__()
-        if np.shape(adjacency) != (n_nodes, n_nodes):
-            raise NagkitError(f"adjacency must have shape {(n_nodes, n_nodes)}, got {np.shape(adjacency)}")
-        if positions not in POSITIONS:
-            raise unknown("position code", positions, POSITIONS)
-        slots = torch.arange(n_nodes) % (4 if positions == "stage" else n_nodes)
-        codes = sinusoid(slots.float(), width) * (positions != "none")
-        self.register_buffer("codes", codes, persistent=False)  # (n_nodes, width)
+        self.register_buffer("codes", _position_codes(n_nodes, adjacency, positions, width), persistent=False)
         allowed = attention_mask(adjacency, mask)
         has_target = allowed.any(dim=1, keepdim=True)
         self.register_buffer("has_target", has_target.float(), persistent=False)  # (n_nodes, 1)
-        self.register_buffer("allowed", allowed | ~has_target, persistent=False)  # (n_nodes, n_nodes)
+        self.register_buffer("bias", _bias(allowed | ~has_target), persistent=False)  # (n_nodes, n_nodes)
         self.scale = math.sqrt(width)
         self.embed = nn.Linear(n_ops, width)
         self.embed_noise = nn.Sequential(nn.Linear(width, 4 * width), nn.SiLU(), nn.Linear(4 * width, width))
@@ -103,15 +98,74 @@ class PaperScoreNetwork(nn.Module):
         h = self.dropout(self.scale * self.embed(x)) + self.codes + noise[:, None]  # (B, n_nodes, width)
         outputs = []
         for block, norm in zip(self.blocks, self.norms, strict=True):
-            h = block(h, self.allowed, self.has_target)
+            h = block(h, self.bias, self.has_target)
             outputs.append(norm(h))
         return self.head(torch.cat(outputs, dim=2))
 
 
-class _Block(nn.Module):
-    """Pre-norm transformer block: masked self-attention, then a two-layer ReLU network."""
+class ScoreNetwork(nn.Module):
+    """Our score network, itself a denoiser: the exact row-wise posterior plus what a small masked transformer adds to it.
 
-    def __init__(self, width: int, n_heads: int, hidden: int, dropout: float):
+    Row `i` given x alone follows softmax(2 x_i / sigma^2) when its operations are equally likely (see `exact.py`). The network
+    adds to these logits what the other rows and the law of the space imply, and its last layer starts at zero, so an
+    untrained network already is that posterior and training only learns the difference. The output is 2p - 1 with p a
+    distribution over operations, hence in [-1, 1] without clamping.
+
+    A node attends to itself and, along the closure of the DAG (`mask`, one of `MASKS`), to its ancestors as well as its
+    descendants: a node's posterior depends on both, which the one-way mask of the paper cannot express, and the
+    closure makes two blocks enough for every pair of nodes. `positions` as in `PaperScoreNetwork`. Small and shallow on
+    purpose: the law it learns is nearly independent between rows, and guidance differentiates it in every step.
+    """
+
+    sigma_range = (0.1, 5.0)
+    """Noise levels it is trained on; outside them the correction is that of the nearest one."""
+
+    def __init__(
+        self,
+        n_nodes: int,
+        n_ops: int,
+        adjacency: np.ndarray,
+        *,
+        mask: str = "closure",
+        positions: str = "node",
+        width: int = 32,
+        n_blocks: int = 2,
+        n_heads: int = 2,
+        hidden: int = 64,
+    ):
+        super().__init__()
+        self.register_buffer("codes", _position_codes(n_nodes, adjacency, positions, width), persistent=False)
+        reach = attention_mask(adjacency, mask)
+        self.register_buffer("bias", _bias(reach | reach.T | torch.eye(n_nodes, dtype=torch.bool)), persistent=False)
+        self.embed = nn.Linear(2 * n_ops, width)
+        self.embed_noise = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
+        self.blocks = nn.ModuleList(_Block(width, n_heads, hidden) for _ in range(n_blocks))
+        self.norm = nn.LayerNorm(width)
+        self.head = nn.Linear(width, n_ops)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, x: Tensor, sigma: float | Tensor) -> Tensor:
+        """E[x_0 | x] of `x` `(B, n_nodes, n_ops)` at noise level `sigma`, a number or `(B,)`; same shape, in [-1, 1]."""
+        return _softmax(self.logits(x, sigma)).mul(2).sub(1)
+
+    def logits(self, x: Tensor, sigma: float | Tensor) -> Tensor:
+        """Unnormalised log-probabilities of the operations of every node, shaped like `x`."""
+        sigma = _per_sample(x, sigma)
+        likelihood = x * (2 / sigma.clamp_min(_ZERO) ** 2)[:, None, None]
+        sigma = sigma.clamp(*self.sigma_range)
+        noise = self.embed_noise(sinusoid(10 * sigma.log(), self.codes.shape[1]))  # (B or 1, width)
+        scaled = x * (1 + sigma**2).rsqrt()[:, None, None]
+        h = self.embed(torch.cat([scaled, _softmax(likelihood)], dim=2)) + (self.codes + noise[:, None])
+        for block in self.blocks:
+            h = block(h, self.bias)
+        return likelihood + self.head(self.norm(h))
+
+
+class _Block(nn.Module):
+    """Pre-norm transformer block: self-attention with an additive mask, then a two-layer ReLU network."""
+
+    def __init__(self, width: int, n_heads: int, hidden: int, dropout: float = 0.0):
         super().__init__()
         self.n_heads = n_heads
         self.norm_attention, self.norm_mlp = nn.LayerNorm(width), nn.LayerNorm(width)
@@ -119,14 +173,32 @@ class _Block(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, width))
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, h: Tensor, allowed: Tensor, has_target: Tensor) -> Tensor:
+    def forward(self, h: Tensor, bias: Tensor, has_target: Tensor | float = 1.0) -> Tensor:
         qkv = self.qkv(self.norm_attention(h)).unflatten(2, (3, self.n_heads, -1))  # (B, n_nodes, 3, n_heads, d)
         query, key, value = qkv.permute(2, 0, 3, 1, 4)  # (B, n_heads, n_nodes, d) each
-        query = query * has_target  # a zero query weighs all keys alike
-        p = self.dropout.p if self.training else 0.0
-        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=allowed, dropout_p=p)
-        h = h + self.dropout(self.out(mixed.transpose(1, 2).flatten(2)))
+        query = query * (has_target * query.shape[3] ** -0.5)  # a zero query weighs all keys alike
+        weights = _softmax(query @ key.transpose(2, 3) + bias)  # (B, n_heads, n_nodes, n_nodes)
+        h = h + self.dropout(self.out((self.dropout(weights) @ value).transpose(1, 2).flatten(2)))
         return h + self.dropout(self.mlp(self.norm_mlp(h)))
+
+
+def _position_codes(n_nodes: int, adjacency: np.ndarray, positions: str, width: int) -> Tensor:
+    if np.shape(adjacency) != (n_nodes, n_nodes):
+        raise NagkitError(f"adjacency must have shape {(n_nodes, n_nodes)}, got {np.shape(adjacency)}")
+    if positions not in POSITIONS:
+        raise unknown("position code", positions, POSITIONS)
+    slots = torch.arange(n_nodes) % (4 if positions == "stage" else n_nodes)
+    return sinusoid(slots.float(), width) * (positions != "none")  # (n_nodes, width)
+
+
+def _bias(allowed: Tensor) -> Tensor:
+    return torch.zeros(allowed.shape).masked_fill(~allowed, -math.inf)
+
+
+def _softmax(logits: Tensor) -> Tensor:
+    # in base 2: torch's softmax is several times as slow on short rows, and its exp wakes every thread however small x is
+    odds = torch.exp2(_LOG2_E * (logits - logits.detach().amax(dim=-1, keepdim=True)))
+    return odds / odds.sum(dim=-1, keepdim=True)
 
 
 def _per_sample(x: Tensor, sigma: float | Tensor) -> Tensor:
