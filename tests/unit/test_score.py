@@ -86,7 +86,9 @@ def test_two_blocks_let_every_node_see_every_other():
 
 def test_the_adjacency_mask_holds_direct_neighbours_only():
     direct = torch.from_numpy(SPACE.adjacency)
-    torch.testing.assert_close(influence(shaken(n_blocks=1, mask="adjacency")), direct | direct.T | torch.eye(8, dtype=torch.bool))
+    torch.testing.assert_close(
+        influence(shaken(n_blocks=1, mask="adjacency")), direct | direct.T | torch.eye(8, dtype=torch.bool)
+    )
 
 
 def test_the_closure_of_the_cell_reaches_the_output_from_everywhere():
@@ -96,9 +98,27 @@ def test_the_closure_of_the_cell_reaches_the_output_from_everywhere():
     assert not closure.diagonal().any()
 
 
-@pytest.mark.parametrize(("n_nodes", "n_ops", "adjacency", "count"), [(8, 7, SPACE.adjacency, 3_989_575), (20, 9, CHAIN, 3_992_777)])
+@pytest.mark.parametrize(
+    ("n_nodes", "n_ops", "adjacency", "count"), [(8, 7, SPACE.adjacency, 3_989_575), (20, 9, CHAIN, 3_992_777)]
+)
 def test_the_paper_network_has_the_published_size(n_nodes, n_ops, adjacency, count):
     assert sum(p.numel() for p in PaperScoreNetwork(n_nodes, n_ops, adjacency).parameters()) == count
+
+
+def test_in_the_paper_network_a_node_without_successors_attends_to_all_alike():
+    network = PaperScoreNetwork(8, 7, SPACE.adjacency, n_blocks=1).eval()
+    x = noisy(4, 1.0)
+    order = [0, 4, 2, 6, 1, 3, 5, 7]  # any order of the other nodes, with their position codes
+    permuted = PaperScoreNetwork(8, 7, SPACE.adjacency, n_blocks=1).eval()
+    permuted.load_state_dict(network.state_dict())
+    permuted.codes = network.codes[order]
+    torch.testing.assert_close(network(x, 1.0)[:, 7], permuted(x[:, order], 1.0)[:, 7])
+
+
+def test_stage_positions_repeat_every_four_nodes():
+    codes = PaperScoreNetwork(20, 9, CHAIN, positions="stage", n_blocks=1).codes
+    torch.testing.assert_close(codes, codes[:4].repeat(5, 1))
+    assert not PaperScoreNetwork(20, 9, CHAIN, positions="none", n_blocks=1).codes.any()
 
 
 def test_our_network_has_less_than_a_hundredth_of_the_paper_networks_weights():
