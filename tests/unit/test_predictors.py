@@ -1,0 +1,174 @@
+"""The dataset-aware predictors: what they see, how they train, and what their checkpoints refuse."""
+
+import numpy as np
+import pytest
+import torch
+
+from nagkit.data import io
+from nagkit.data.upstream import Triplets
+from nagkit.errors import NagkitError
+from nagkit.predictors import task, train
+from nagkit.predictors.digcn import DirectedGCN
+from nagkit.predictors.ranking import CellPropagation
+from nagkit.predictors.sets import SetEncoder
+from nagkit.spaces import nb201
+
+SPACE = nb201.Space()
+ALL = SPACE.all()
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        yield
+
+
+@pytest.fixture
+def triplets():
+    """300 invented triplets whose accuracy is the hand rule plus a task effect."""
+    rng = np.random.default_rng(0)
+    archs, tasks = SPACE.random(300, rng), rng.integers(0, 60, 300)
+    classes = np.stack([rng.choice(600, 20, replace=False) + 1 for _ in range(60)])
+    accuracy = 60 + nb201.hand_rule(archs) + rng.normal(size=60)[tasks]
+    nothing = np.zeros(300)
+    return Triplets(archs, accuracy, tasks, classes, np.arange(300), nothing, nothing, [])
+
+
+def test_isomorphic_cells_score_alike():
+    classes = nb201.isomorphism_classes()
+    with torch.inference_mode():
+        scores = CellPropagation(4)(SPACE.encode(ALL), 0.0, torch.zeros(1, 8)).numpy()
+    first = scores[np.unique(classes, return_index=True)[1]]
+    np.testing.assert_allclose(scores, first[classes], atol=1e-4)
+
+
+def test_dead_edges_do_not_count():
+    cells = np.array([[3, 0, 2, 1, 3, 0], [3, 0, 4, 1, 3, 0]], np.int8)
+    assert not nb201.live_edges(cells)[:, 2].any()
+    first, second = CellPropagation(4)(SPACE.encode(cells), 0.0, torch.zeros(1, 8))
+    assert first.item() == pytest.approx(second.item())
+
+
+def test_the_code_of_a_set_does_not_depend_on_the_order_of_its_classes():
+    features = torch.randn(2, 20, 16)
+    encoder = SetEncoder(16)
+    torch.testing.assert_close(encoder(features), encoder(features[:, torch.randperm(20)]), atol=1e-5, rtol=1e-4)
+
+
+def test_a_set_may_have_any_number_of_classes():
+    encoder = SetEncoder(16)
+    assert encoder(torch.randn(1, 3, 16)).shape == encoder(torch.randn(1, 200, 16)).shape == (1, 56)
+
+
+@pytest.mark.parametrize("graph", ["closure", "adjacency", "flat"])
+def test_noise_aware_predictor_reads_noise_level_code_and_cell(graph):
+    model = DirectedGCN(SPACE.adjacency, 7, 16, graph=graph).eval()
+    x, code = SPACE.encode(ALL[:4]), torch.randn(1, 56)
+    value = model(x, 1.0, code)
+    assert value.shape == (4,)
+    torch.testing.assert_close(model(x, torch.ones(4), code.expand(4, -1)), value)
+    for other in (model(x, 3.0, code), model(x, 1.0, -code), model(SPACE.encode(ALL[100:104]), 1.0, code)):
+        assert not torch.allclose(other, value)
+
+
+def test_official_adjacency_changes_what_the_graph_network_computes():
+    torch.manual_seed(1)
+    true = DirectedGCN(SPACE.adjacency, 7, 16).eval()
+    official = DirectedGCN(nb201.Space("official").adjacency, 7, 16).eval()
+    official.load_state_dict(true.state_dict())
+    x, code = SPACE.encode(ALL[-50:-40]), torch.zeros(1, 56)
+    assert not torch.allclose(true(x, 0.1, code), official(x, 0.1, code))
+
+
+@pytest.mark.parametrize("kind", ["ranking", "noise-aware"])
+def test_interrupted_training_resumes_to_the_same_weights(kind, triplets, tmp_path, monkeypatch):
+    monkeypatch.setattr(train, "_SAVE_EVERY", 2)
+    whole = train.train(kind, triplets, steps=6, progress=False)
+    real, calls = train._optimiser, []
+
+    def interrupted(*arguments):
+        optimiser, rate = real(*arguments)
+
+        def stop(step):
+            calls.append(step)
+            if step == 5 and 0 in calls:
+                raise KeyboardInterrupt
+            return rate(step)
+
+        return optimiser, stop
+
+    monkeypatch.setattr(train, "_optimiser", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train.train(kind, triplets, steps=6, state=tmp_path / "run.safetensors", progress=False)
+    calls.clear()
+    resumed = train.train(kind, triplets, steps=6, state=tmp_path / "run.safetensors", progress=False)
+    assert set(calls) == {4, 5}
+    for key, value in whole.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[key]), key
+
+
+def test_training_leaves_the_global_random_stream_alone(triplets):
+    before = torch.get_rng_state()
+    train.train("ranking", triplets, steps=1, progress=False)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_ranking_predictor_learns_the_order_of_invented_accuracies(triplets):
+    model = train.train("ranking", triplets, steps=150, progress=False)
+    scores = train.bind(model, "cifar10").rank(ALL)
+    assert np.corrcoef(np.argsort(np.argsort(scores)), np.argsort(np.argsort(nb201.hand_rule(ALL))))[0, 1] > 0.6
+
+
+def test_validation_shares_neither_cell_nor_task_with_training(triplets):
+    training, validation = train.split(triplets)
+    classes = nb201.isomorphism_classes()[SPACE.code(triplets.archs)]
+    assert len(training) > 100
+    assert len(validation) > 5
+    assert not set(classes[training]) & set(classes[validation])
+    assert not set(triplets.task[training]) & set(triplets.task[validation])
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_committed_ranking_predictors_are_standardised_and_know_the_worst_cells(seed):
+    scores = train.load("ranking", "cifar10", seed=seed).rank(ALL)
+    assert scores.mean() == pytest.approx(0, abs=1e-3)
+    assert scores.std() == pytest.approx(1, abs=1e-3)
+    live = nb201.live_edges(ALL).any(axis=1)
+    assert scores[~live].max() < np.quantile(scores[live], 0.1)
+
+
+@pytest.mark.parametrize("kind", ["ranking", "noise-aware"])
+@pytest.mark.parametrize("dataset", [*task.CODED, task.NO_CODE])
+def test_committed_predictors_are_differentiable_for_every_data_set(kind, dataset):
+    predictor = train.load(kind, dataset)
+    x = SPACE.encode(ALL[5000:5004]).requires_grad_()
+    gradient = torch.autograd.grad(predictor(x, 1.0).sum(), x)[0]
+    assert torch.isfinite(gradient).all()
+    assert gradient[:, 1:7].abs().sum() > 0
+
+
+def test_foreign_checkpoints_are_refused(tmp_path):
+    path = tmp_path / "other.safetensors"
+    io.write_arrays(path, {"a": np.zeros(2)}, {"model": "something else"})
+    with pytest.raises(NagkitError, match="no checkpoint of a ranking predictor of nb201; `nagkit train predictor ranking`"):
+        train.load("ranking", "cifar10", path=path)
+    with pytest.raises(NagkitError, match="no checkpoint of a ranking predictor"):
+        train.load("ranking", "cifar10", path=train.checkpoint("noise-aware"))
+    arrays, metadata = io.read_arrays(train.checkpoint("ranking"))
+    io.write_arrays(path, arrays, metadata | {"codes": "0" * 64})
+    with pytest.raises(NagkitError, match="trained on other data set codes"):
+        train.load("ranking", "cifar10", path=path)
+    with pytest.raises(NagkitError, match=r"absent\.safetensors"):
+        train.load("ranking", "cifar10", path=tmp_path / "absent.safetensors")
+
+
+def test_unknown_names_are_refused(triplets):
+    with pytest.raises(NagkitError, match="unknown predictor 'rank'"):
+        train.load("rank", "cifar10")
+    with pytest.raises(NagkitError, match="unknown data set code 'none'"):
+        train.train("ranking", triplets, code="none")
+    with pytest.raises(NagkitError, match="unknown data set with class features 'aircraft'"):
+        train.load("ranking", "aircraft")
+    with pytest.raises(NagkitError, match="unknown attention mask 'tree'"):
+        train.train("noise-aware", triplets, graph="tree", steps=1)
