@@ -14,6 +14,7 @@ from safetensors.numpy import save
 from nagkit.errors import NagkitError
 
 _STALE_SECONDS = 3600
+_METADATA = "nagkit"  # one entry: safetensors writes several in random order, and equal contents must be equal bytes
 
 
 def write_bytes(path: Path, content: bytes) -> Path:
@@ -48,7 +49,7 @@ def write_text(path: Path, text: str) -> Path:
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, object] | None = None) -> Path:
     """Write named arrays and JSON metadata to one safetensors file, atomically."""
-    content = save({name: np.ascontiguousarray(array) for name, array in arrays.items()}, metadata=_pack(metadata or {}))
+    content = save({name: np.ascontiguousarray(array) for name, array in arrays.items()}, metadata={_METADATA: json.dumps(dict(metadata or {}))})
     return write_bytes(path, content)
 
 
@@ -68,8 +69,4 @@ def open_arrays(path: Path) -> safe_open:
 
 def metadata(file: safe_open) -> dict[str, object]:
     """Metadata of an opened file, as written by `write_arrays`."""
-    return {key: json.loads(value) for key, value in (file.metadata() or {}).items()}
-
-
-def _pack(metadata: Mapping[str, object]) -> dict[str, str]:
-    return {key: json.dumps(value) for key, value in metadata.items()}
+    return json.loads((file.metadata() or {}).get(_METADATA, "{}"))
