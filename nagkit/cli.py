@@ -181,7 +181,7 @@ def data_fetch(names) -> None:
     from nagkit.data import registry, upstream
 
     files = registry.fetch(list(names) or None)
-    click.echo(f"{len(files)} files verified in {paths.cache()}", err=True)
+    click.echo(f"{len(files)} files verified in {paths.mirror() or paths.cache()}", err=True)
     if not names:
         click.echo(f"converted to {upstream.convert()}", err=True)
 
@@ -263,6 +263,7 @@ def train_predictor(kind, seed) -> None:
     from nagkit.data import upstream
     from nagkit.predictors import train as predictors
 
+    predictors.checkpoint(kind, seed)
     click.echo(f"wrote {predictors.fit(kind, upstream.triplets(), seed=seed)}", err=True)
 
 

@@ -98,13 +98,13 @@ def sample(
     """
     if preset not in PRESETS:
         raise unknown("preset", preset, PRESETS)
+    home = get_space(space)
     settings = load()[space]["presets"][preset]
     prior_name = prior_name or settings["prior"]
     if dataset is not None:
         rule = rule or settings["rule"]
         scale = settings.get("scale") if scale is None and rule == settings["rule"] else scale
     steps = settings["steps"] if steps is None else steps
-    home = get_space(space)
     archs, errors = samplers.generate(
         home,
         denoiser(space, prior_name=prior_name, dataset=dataset, rule=rule, scale=scale, seed=training_seed),

@@ -18,14 +18,14 @@ CODED = ("cifar10", "cifar100", "imagenet16-120", "mnist", "fashion_mnist")
 def class_features(dataset: str, *, draws: int = 10, seed: int = 0) -> torch.Tensor:
     """Features of the classes of `dataset`, float32 `(draws, classes, 256)`; every draw takes one image of each class.
 
-    The meta-training tasks are described by one image per class too. Data sets known by their class means only
-    (ImageNet16-120) repeat those.
+    The meta-training tasks are described by one image per class too. ImageNet16-120, whose own images are not at hand, is
+    described by the single images of the same 120 ImageNet classes.
     """
     if dataset not in CODED:
         raise unknown("data set with class features", dataset, CODED)
     codes = images.codes()
-    if f"{dataset}/samples" not in codes:
-        return torch.from_numpy(codes[f"{dataset}/mean"])[None]
+    if dataset == "imagenet16-120":
+        return torch.from_numpy(codes["imagenet32/image"][None, :120])
     samples = codes[f"{dataset}/samples"]
     rng = numpy_stream(seed, f"codes/draws/{dataset}")
     pick = rng.integers(0, samples.shape[1], (draws, len(samples)))

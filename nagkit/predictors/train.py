@@ -199,7 +199,9 @@ def fit(kind: str, triplets: Triplets, *, seed: int = 0, progress: bool = True) 
 
 
 def checkpoint(kind: str, seed: int = 0) -> Path:
-    """Path of the committed predictor of `kind` from training seed `seed`."""
+    """Path of the committed predictor of `kind` from training seed `seed`; `NagkitError` for an unknown kind."""
+    if kind not in STEPS:
+        raise unknown("predictor", kind, STEPS)
     return paths.DATA / "checkpoints" / f"{kind}_nb201_{seed}.safetensors"
 
 
@@ -223,8 +225,6 @@ def load(kind: str, dataset: str, *, seed: int = 0, path: Path | None = None) ->
     "none" takes the mean code of the training tasks. Raises `NagkitError` when the file is absent, another kind of
     checkpoint, or was trained on other data set codes than the committed ones.
     """
-    if kind not in STEPS:
-        raise unknown("predictor", kind, STEPS)
     path = path or checkpoint(kind, seed)
     arrays, metadata = io.read_arrays(path)
     remedy = f"`nagkit train predictor {kind}` makes one"

@@ -75,6 +75,19 @@ def test_guided_pool_goes_through_query_to_accuracies(nagkit, tmp_path):
     assert answer["accuracy"].mean() > 90
 
 
+def test_trained_prior_and_published_preset_are_one_option_away(nagkit):
+    for arguments in (["--prior", "score"], ["--preset", "paper", "--steps", 3, "--guide", "cifar10"]):
+        status, out, _ = nagkit("sample", "--n", 20, *arguments)
+        assert status == 0
+        assert len(pd.read_csv(io.StringIO(out), keep_default_na=False)) == 20
+
+
+def test_a_data_set_without_images_is_guided_with_the_mean_code_and_says_so(nagkit):
+    status, out, err = nagkit("sample", "--n", 10, "--guide", "darcy")
+    assert status == 0
+    assert "no dataset code" in err
+
+
 def test_query_reads_stdin_and_keeps_empty_rows(nagkit):
     cell = SPACE.to_string(SPACE.all()[-1:])[0]
     status, out, _ = nagkit("query", "--dataset", "cifar100", "-", stdin=f"arch,error\n{cell},\n,no operation\n")
@@ -90,6 +103,10 @@ def test_query_reads_stdin_and_keeps_empty_rows(nagkit):
         (["sample", "--guide", "cifar1O"], "unknown data set to guide towards 'cifar1O'"),
         (["sample", "--sampler", "dimm"], "unknown sampler 'dimm' (did you mean 'ddim'?)"),
         (["sample", "--prior", "gan"], "unknown prior 'gan'"),
+        (["sample", "--preset", "papers"], "unknown preset 'papers' (did you mean 'paper'?)"),
+        (["train", "predictor", "rank"], "unknown predictor 'rank' (did you mean 'ranking'?)"),
+        (["train", "score", "--preset", "our"], "unknown score network 'our' (did you mean 'ours'?)"),
+        (["train", "score", "--share", "2"], "must be in (0, 1], got 2.0"),
         (["sample", "--guide", "cifar10", "--scale", "-1"], "guidance scale must be a finite number >= 0, got -1.0"),
         (["sample", "--guide", "cifar10", "--guidance", "x2"], "unknown guidance rule 'x2'"),
         (["sample", "--scale", "3"], "add --guide DATASET"),
@@ -133,7 +150,8 @@ def test_an_output_that_cannot_be_written_is_named_and_leaves_nothing(nagkit, tm
 
 def test_every_command_shows_an_example(nagkit):
     for command in (["sample"], ["query"], ["info"], ["bench", "sampling"], ["data", "list"], ["data", "fetch"],
-                    ["data", "verify"], ["fit", "surrogate"], ["fit", "ranking"]):  # fmt: skip
+                    ["data", "verify"], ["fit", "surrogate"], ["fit", "encoder"], ["fit", "codes"], ["fit", "presets"],
+                    ["train", "score"], ["train", "predictor"]):  # fmt: skip
         status, out, _ = nagkit(*command, "--help")
         assert status == 0
         assert "Example:\n  " in out
