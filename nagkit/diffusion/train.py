@@ -33,7 +33,6 @@ from nagkit.rng import numpy_stream, torch_stream
 from nagkit.spaces.base import SearchSpace
 
 _NETWORKS = {network.__name__: network for network in (ScoreNetwork, PaperScoreNetwork)}
-_KEY = "score_network"
 _STEPS = 20  # sampler steps, one network call each, of every validity figure
 _DRAWS = {"report": 256, "card": 1000}  # raw draws of a validity figure on the way, and of each seed's on the card
 
@@ -138,8 +137,7 @@ def train_score(
     with torch.random.fork_rng(devices=[]):  # initial weights and dropout read the global stream, so the run owns it
         torch.default_generator.manual_seed(torch_stream(seed, "train/score").initial_seed())
         average, curve = _run(space, recipe, space.encode(space.all()[chosen]), identity, state, seed, progress)
-    # one metadata key: safetensors writes several in any order, and equal runs shall make equal files
-    io.write_arrays(out, {key: value.numpy() for key, value in average.state_dict().items()}, {_KEY: identity})
+    io.write_arrays(out, {key: value.numpy() for key, value in average.state_dict().items()}, identity)
     io.write_text(out.with_suffix(".csv"), curve.to_csv(index=False))
     card = _card(space, average, chosen, identity, curve, out)
     command = f"nagkit train score --space {space.name} --preset {network} --share {share:g} --seed {seed}"
@@ -162,11 +160,7 @@ def load_score(space: SearchSpace, name: str | Path = "score_nb201", *, share: f
     remedy = "`nagkit train score` makes one"
     if not path.is_file():
         raise NagkitError(f"no checkpoint {path}; {remedy}")
-    try:
-        arrays, metadata = io.read_arrays(path)
-    except ValueError:  # metadata that is not JSON
-        arrays, metadata = {}, {}
-    found = metadata.get(_KEY, {})
+    arrays, found = io.read_arrays(path)
     if found.get("model") not in _NETWORKS:
         raise NagkitError(f"{path} is not the checkpoint of a score network; {remedy}")
     card = path.with_suffix(".json")

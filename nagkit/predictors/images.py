@@ -319,7 +319,7 @@ def build_codes(path: Path = CODES, *, encoder_path: Path = CHECKPOINT, class_li
     single, labels = data.load("imagenet", "all")
     found, order = np.unique(data.imagenet32_classes("imagenet", class_list)[labels], return_index=True)
     if missing := set(range(1, 1001)) - set(found.tolist()):
-        raise NagkitError(f"ImageNet-32 class id {min(missing)} has no image in {data.ARCHIVES['imagenet']}; complete the archive")
+        raise NagkitError(f"ImageNet-32 class id {min(missing)} has no image in {data.ARCHIVES['imagenet']}; add one")
     tensors["imagenet32/image"] = features(single[order], encoder)
     # ImageNet16-120: ImageNet-32's first 120 classes at 16×16; its own images are not at hand
     first = ids[y] <= 120
