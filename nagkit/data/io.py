@@ -49,7 +49,8 @@ def write_text(path: Path, text: str) -> Path:
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, object] | None = None) -> Path:
     """Write named arrays and JSON metadata to one safetensors file, atomically."""
-    content = save({name: np.ascontiguousarray(array) for name, array in arrays.items()}, metadata={_METADATA: json.dumps(dict(metadata or {}))})
+    entry = {_METADATA: json.dumps(dict(metadata or {}))}
+    content = save({name: np.ascontiguousarray(array) for name, array in arrays.items()}, metadata=entry)
     return write_bytes(path, content)
 
 

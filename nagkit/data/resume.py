@@ -8,32 +8,35 @@ from torch import nn
 
 from nagkit.data import io
 
+Modules = Mapping[str, nn.Module]
+
 
 def store(
-    path: Path, progress: Mapping, modules: Mapping[str, nn.Module], optimiser: torch.optim.Optimizer, stream: torch.Generator
+    path: Path, progress: Mapping, modules: Modules, optimiser: torch.optim.Optimizer, stream: torch.Generator | None = None
 ) -> None:
-    """Write the weights and buffers of `modules`, the moments of `optimiser`, the random `stream` and JSON-like `progress`."""
+    """Write weights and buffers of `modules`, the moments of `optimiser`, the random `stream` and JSON-like `progress`."""
     arrays = {f"{name}.{key}": value for name, module in modules.items() for key, value in module.state_dict().items()}
     for index, moments in optimiser.state_dict()["state"].items():
         arrays |= {f"optimiser.{index}.{key}": value for key, value in moments.items()}
-    arrays["stream"] = stream.get_state()
+    if stream is not None:
+        arrays["stream"] = stream.get_state()
     io.write_arrays(path, {key: value.cpu().numpy() for key, value in arrays.items()}, progress)
 
 
 def restore(
-    path: Path, modules: Mapping[str, nn.Module], optimiser: torch.optim.Optimizer, stream: torch.Generator
+    path: Path, modules: Modules, optimiser: torch.optim.Optimizer, stream: torch.Generator | None = None
 ) -> dict:
     """Put back what `store` wrote, in place, and return its `progress`."""
     arrays, progress = io.read_arrays(path)
     arrays = {key: torch.from_numpy(value) for key, value in arrays.items()}
     for name, module in modules.items():
         module.load_state_dict({k.removeprefix(f"{name}."): v for k, v in arrays.items() if k.startswith(f"{name}.")})
-    state = optimiser.state_dict()
-    state["state"] = {}
+    state = optimiser.state_dict() | {"state": {}}
     for key, value in arrays.items():
         if key.startswith("optimiser."):
             _, index, moment = key.split(".")
             state["state"].setdefault(int(index), {})[moment] = value
     optimiser.load_state_dict(state)
-    stream.set_state(arrays["stream"])
+    if stream is not None:
+        stream.set_state(arrays["stream"])
     return progress

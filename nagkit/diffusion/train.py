@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 from nagkit import paths
-from nagkit.data import io
+from nagkit.data import io, resume
 from nagkit.diffusion.exact import exact_prior
 from nagkit.diffusion.samplers import Denoiser, generate
 from nagkit.diffusion.score import PaperScoreNetwork, ScoreNetwork, as_denoiser
@@ -188,9 +188,10 @@ def _run(
     model = _build(space, recipe.network, recipe.settings)
     average = copy.deepcopy(model).requires_grad_(False)
     optimiser = torch.optim.Adam(model.parameters(), lr=recipe.lr, betas=(0.9, recipe.beta2))
+    modules = {"model": model, "average": average}
     steps, at = identity["steps"], {"step": 0, "seconds": 0.0, "loss": 0.0, "curve": []}
     if state.is_file():
-        at = _restore(state, model, average, optimiser)
+        at = resume.restore(state, modules, optimiser, torch.default_generator)
     started = time.monotonic() - at["seconds"]
     bar = tqdm(
         range(at["step"], steps), initial=at["step"], total=steps, desc="score network", disable=not progress, mininterval=1.0
@@ -220,7 +221,7 @@ def _run(
             at["curve"].append([done, round(minutes, 3), round(at["loss"], 6), 100 * float((errors == "").mean())])
         if done % recipe.save_every == 0 and done < steps:
             at |= {"step": done, "seconds": time.monotonic() - started}
-            _store(state, at, model, average, optimiser)
+            resume.store(state, at, modules, optimiser, stream)
         if at["curve"]:
             bar.set_postfix(loss=f"{at['loss']:.4f}", valid=f"{at['curve'][-1][3]:.1f} %", refresh=False)
     return average, pd.DataFrame(at["curve"], columns=["step", "minutes", "loss", "valid"])
@@ -229,26 +230,6 @@ def _run(
 def _learning_rate(recipe: Recipe, step: int, steps: int) -> float:
     ramp = min(1.0, (step + 1) / recipe.warmup)
     return recipe.lr * ramp * (0.5 * (1 + math.cos(math.pi * step / steps)) if recipe.cosine else 1.0)
-
-
-def _store(path: Path, at: dict, model: nn.Module, average: nn.Module, optimiser: torch.optim.Adam) -> None:
-    arrays = {f"model.{key}": value for key, value in model.state_dict().items()}
-    arrays |= {f"average.{key}": value for key, value in average.state_dict().items()}
-    for key, parameter in model.named_parameters():
-        arrays |= {f"optimiser.{key}.{name}": value for name, value in optimiser.state[parameter].items()}
-    arrays["stream"] = torch.default_generator.get_state()
-    io.write_arrays(path, {key: value.numpy() for key, value in arrays.items()}, at)
-
-
-def _restore(path: Path, model: nn.Module, average: nn.Module, optimiser: torch.optim.Adam) -> dict:
-    arrays, at = io.read_arrays(path)
-    arrays = {key: torch.from_numpy(value) for key, value in arrays.items()}
-    for prefix, module in (("model.", model), ("average.", average)):
-        module.load_state_dict({k.removeprefix(prefix): value for k, value in arrays.items() if k.startswith(prefix)})
-    for key, parameter in model.named_parameters():
-        optimiser.state[parameter] = {name: arrays[f"optimiser.{key}.{name}"] for name in ("step", "exp_avg", "exp_avg_sq")}
-    torch.default_generator.set_state(arrays["stream"])
-    return at
 
 
 def _card(space: SearchSpace, network: nn.Module, chosen: np.ndarray, identity: dict, curve: pd.DataFrame, out: Path) -> dict:

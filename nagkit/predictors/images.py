@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 
 from nagkit import paths
 from nagkit.data import images as data
-from nagkit.data import io
+from nagkit.data import io, resume
 from nagkit.errors import NagkitError
 from nagkit.rng import numpy_stream, torch_stream
 
@@ -129,7 +129,8 @@ def train(
     vectors = [p for p in model.parameters() if p.ndim == 1]  # norms and biases are not decayed
     groups = [{"params": matrices, "weight_decay": 5e-4}, {"params": vectors, "weight_decay": 0.0}]
     optimiser = torch.optim.SGD(groups, lr=lr, momentum=0.9, nesterov=True)
-    start = _resume(checkpoint, fingerprint.hexdigest(), model, average, optimiser)
+    modules = {"model": model, "average": average}
+    start = _resume(checkpoint, fingerprint.hexdigest(), modules, optimiser)
 
     x, y = torch.from_numpy(images).to(device), torch.from_numpy(labels.astype(np.int64)).to(device)
     steps = max(1, len(x) // batch_size)
@@ -156,7 +157,7 @@ def train(
             total += torch.tensor([loss.item(), 100 * (output.argmax(dim=1) == y[rows]).float().mean().item()])
             bar.update()
         bar.set_postfix(epoch=epoch + 1, loss=f"{total[0] / steps:.3f}", accuracy=f"{total[1] / steps:.1f}%")
-        _store(checkpoint, epoch + 1, fingerprint.hexdigest(), model, average, optimiser)
+        resume.store(checkpoint, {"epoch": epoch + 1, "run": fingerprint.hexdigest()}, modules, optimiser)
     bar.close()
     average.eval()
     return _standardise(average, x)
@@ -187,27 +188,12 @@ def _standardise(encoder: Encoder, x: torch.Tensor) -> Encoder:
     return encoder
 
 
-def _store(path: Path, epoch: int, run: str, model: Encoder, average: Encoder, optimiser: torch.optim.Optimizer) -> None:
-    tensors = {f"model.{key}": value for key, value in model.state_dict().items()}
-    tensors |= {f"average.{key}": value for key, value in average.state_dict().items()}
-    tensors |= {f"momentum.{key}": optimiser.state[value]["momentum_buffer"] for key, value in model.named_parameters()}
-    io.write_arrays(path, {key: value.cpu().numpy() for key, value in tensors.items()}, {"epoch": epoch, "run": run})
-
-
-def _resume(path: Path, run: str, model: Encoder, average: Encoder, optimiser: torch.optim.Optimizer) -> int:
+def _resume(path: Path, run: str, modules: resume.Modules, optimiser: torch.optim.Optimizer) -> int:
     if not path.exists():
         return 0
-    arrays, metadata = io.read_arrays(path)
-    if metadata.get("run") != run:
+    if io.read_arrays(path)[1].get("run") != run:
         raise NagkitError(f"checkpoint {path.name} belongs to a run with other images or settings; delete it or name another")
-    for prefix, module in (("model.", model), ("average.", average)):
-        module.load_state_dict(
-            {key.removeprefix(prefix): torch.from_numpy(value) for key, value in arrays.items() if key.startswith(prefix)}
-        )
-    for key, parameter in model.named_parameters():
-        momentum = torch.from_numpy(arrays[f"momentum.{key}"])
-        optimiser.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(momentum)
-    return metadata["epoch"]
+    return resume.restore(path, modules, optimiser)["epoch"]
 
 
 def load(path: Path = CHECKPOINT) -> Encoder:
