@@ -265,6 +265,13 @@ def _version(package: str) -> str:
 # The exhibit ----------------------------------------------------------------------------------------------------------
 
 
+def by_profile(profile: str, **settings: tuple) -> tuple:
+    """The settings of `profile`; `NagkitError` for a profile that has none."""
+    if profile not in settings:
+        raise unknown("profile", profile, settings)
+    return settings[profile]
+
+
 class Exhibit:
     """Rows of one table or figure of one run.
 
