@@ -1,7 +1,7 @@
 """The quick profile of every exhibit, on the embedded surrogate, gives the committed numbers.
 
-To renew them after a change that is meant: run `pytest tests/golden`, which leaves the new CSVs in its temporary folder, and
-commit those with the reason.
+To renew them after a change that is meant: `pytest tests/golden --regenerate` (one exhibit: `-k table2`), then commit the CSVs
+with the reason.
 """
 
 from pathlib import Path
@@ -9,9 +9,14 @@ from pathlib import Path
 import pytest
 
 from nagkit.errors import NagkitError
-from nagkit.report import exhibits, studies
+from nagkit.report import exhibits
+from nagkit.studies import samplers, table2
 
 GOLDEN = Path(__file__).parent
+STUDIES = {
+    "table2": (table2.table2, table2.verdict),
+    "figure_samplers": (samplers.figure_samplers, samplers.verdict),
+}
 
 
 @pytest.fixture(autouse=True)
@@ -20,18 +25,19 @@ def embedded_data_only(tmp_path, monkeypatch):
     monkeypatch.setenv("NAGKIT_CACHE", str(tmp_path / "empty"))
 
 
-@pytest.mark.parametrize("study", [studies.table2, studies.figure_samplers], ids=lambda study: study.__name__)
-def test_the_quick_profile_gives_the_committed_numbers(study, tmp_path):
-    made = study("quick", 0, progress=False)
+@pytest.mark.parametrize("name", STUDIES)
+def test_the_quick_profile_gives_the_committed_numbers(name, request):
+    study, verdict = STUDIES[name]
+    made, golden = study("quick", 0, progress=False), GOLDEN / f"{name}.csv"
     frame = made.exhibit.frame(paper=False)
-    (tmp_path / f"{study.__name__}.csv").write_text(exhibits.to_csv(frame))
     assert made.exhibit.oracle in ("surrogate", "")
-    assert exhibits.golden_gap(frame, GOLDEN / f"{study.__name__}.csv") == "", f"new numbers: {tmp_path}"
-    verdict = studies.table2_verdict if study is studies.table2 else studies.samplers_verdict
     assert "nan" not in verdict(made)
+    if request.config.getoption("--regenerate", default=False):
+        golden.write_text(exhibits.to_csv(frame))
+    assert exhibits.golden_gap(frame, golden) == "", "if this is meant: pytest tests/golden --regenerate"
 
 
-@pytest.mark.parametrize("study", [studies.table2, studies.figure_samplers], ids=lambda study: study.__name__)
-def test_an_unknown_profile_is_refused(study):
+@pytest.mark.parametrize("name", STUDIES)
+def test_an_unknown_profile_is_refused(name):
     with pytest.raises(NagkitError, match="'fast'"):
-        study("fast")
+        STUDIES[name][0]("fast")

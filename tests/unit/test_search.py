@@ -4,15 +4,17 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.special import ndtri
 
 from nagkit.errors import NagkitError
 from nagkit.rng import numpy_stream
 from nagkit.search import transfer
 from nagkit.search.baselines import History, LocalSearch, RandomSearch, RegularizedEvolution, run
+from nagkit.search.bo import NOISE, BayesianOptimisation, features
 from nagkit.spaces import nb201
 
 SPACE = nb201.Space()
-METHODS = (RandomSearch, RegularizedEvolution, LocalSearch)
+METHODS = (RandomSearch, RegularizedEvolution, LocalSearch, BayesianOptimisation)
 
 
 def convolutions(archs: np.ndarray) -> np.ndarray:
@@ -39,7 +41,7 @@ def test_a_search_is_a_function_of_its_stream(method):
     assert not np.array_equal(search(method, 1).archs, search(method, 2).archs)
 
 
-@pytest.mark.parametrize("method", [RegularizedEvolution, LocalSearch])
+@pytest.mark.parametrize("method", [RegularizedEvolution, LocalSearch, BayesianOptimisation])
 def test_learning_searches_climb_a_smooth_landscape(method):
     """Uniform cells hold 1.2 of the 6 convolutions on average; a mean of 50 of them exceeds 2 with probability below 1e-8."""
     assert all(search(method, seed, budget=150).values[50:100].mean() > 2 for seed in range(5))
@@ -62,6 +64,54 @@ def test_local_search_restarts_when_no_neighbour_is_better():
     flat = run(LocalSearch(SPACE, numpy_stream(0, "test")), lambda archs: np.zeros(len(archs)), 26)
     assert ((flat.archs[1:25] != flat.archs[0]).sum(axis=1) == 1).all()  # all 24 neighbours of the start, then a new one
     assert (flat.archs[25] != flat.archs[0]).sum() > 1
+
+
+def test_the_process_agrees_with_textbook_regression():
+    """The posterior that is kept up to date equals the one solved from all trained cells at once."""
+    method = BayesianOptimisation(SPACE, numpy_stream(0, "test"), prior=nb201.hand_rule(SPACE.all()))
+    history = run(method, lambda archs: convolutions(archs) + 1e-3 * nb201.hand_rule(archs), 40)
+    rows, prior = SPACE.code(history.archs), method._prior
+    covariance = np.stack([method._covariance(row) for row in rows])
+    gram = covariance[:, rows] + NOISE**2 * np.eye(len(rows))
+    _, place, size = np.unique(history.values, return_inverse=True, return_counts=True)
+    scores = ndtri(((np.cumsum(size) - (size - 1) / 2)[place] - 0.5) / len(rows))
+    mean, variance = method.posterior()
+    assert np.allclose(mean, prior + covariance.T @ np.linalg.solve(gram, scores - prior[rows]), atol=1e-6)
+    explained = np.einsum("nb,nb->b", covariance, np.linalg.solve(gram, covariance))
+    assert np.allclose(variance, method._covariance_diagonal() - explained, atol=1e-6)
+
+
+def test_a_warm_start_trains_the_predictors_favourite_first():
+    prior = numpy_stream(0, "prior").normal(size=SPACE.size)
+    method = BayesianOptimisation(SPACE, numpy_stream(0, "test"), prior=prior)
+    assert SPACE.code(method.ask(1)).item() == prior.argmax()
+
+
+def test_a_good_prior_finds_the_best_cell_sooner_than_none():
+    warm = [run(warm_search(seed), convolutions, 30).values.max() for seed in range(3)]
+    assert warm == [6, 6, 6]
+
+
+def warm_search(seed: int) -> BayesianOptimisation:
+    noisy = convolutions(SPACE.all()) + numpy_stream(seed, "prior").normal(size=SPACE.size)
+    return BayesianOptimisation(SPACE, numpy_stream(seed, "test"), prior=noisy)
+
+
+def test_optimisation_proposes_distinct_cells_in_a_batch_and_handles_equal_values():
+    flat = run(BayesianOptimisation(SPACE, numpy_stream(0, "test")), lambda archs: np.zeros(len(archs)), 40, batch=8)
+    assert len(np.unique(flat.archs, axis=0)) == 40
+
+
+def test_a_prior_of_another_length_is_refused():
+    with pytest.raises(NagkitError, match="all 15625 cells"):
+        BayesianOptimisation(SPACE, numpy_stream(0, "test"), prior=np.zeros(3))
+
+
+def test_features_see_dead_operations_and_live_ones_apart():
+    dead = np.array([[3, 0, 0, 0, 0, 0], [2, 0, 0, 0, 0, 0], [0, 0, 0, 3, 0, 0]])  # the first two reach no output
+    seen = features(dead)
+    assert seen.shape[0] == 3 and np.isfinite(seen).all()
+    assert np.array_equal(seen[0, 30:], seen[1, 30:]) and not np.array_equal(seen[0, 30:], seen[2, 30:])
 
 
 def test_a_budget_beyond_the_space_is_refused():
