@@ -80,27 +80,107 @@ def search_curves(
 
 
 def pool_histograms(
-    pools: Mapping[str, np.ndarray], *, paper: Mapping[str, float] | None = None, low: float | None = None, label: str = ""
+    pools: Mapping[str, Mapping[str, np.ndarray]], *, low: Mapping[str, float], paper: Mapping[str, float] | None = None
 ) -> Figure:
-    """Test accuracy (percent) of the valid draws of each pool; `paper` maps names to the mean the paper prints.
+    """Test accuracy (percent) of the valid draws, one column a data set, one line a pool; a triangle marks each mean.
 
-    Draws below `low` are gathered in the first bin, whose share the legend's n includes.
+    `pools[dataset][name]` are accuracies. Draws below `low[dataset]` are off the axis; their share is written, as are mean and
+    minimum. `paper[dataset]` is the mean that the paper prints, a vertical line.
+    """
+    names = list(next(iter(pools.values())))
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(
+            len(names), len(pools), figsize=(10.5, 0.4 + 0.88 * len(names)), sharex="col", squeeze=False
+        )
+        for column, (dataset, rows) in enumerate(pools.items()):
+            floor, top = low[dataset], max(values.max() for values in rows.values() if len(values))
+            bins = np.linspace(floor, top, 57)
+            for i, (ax, name) in enumerate(zip(axes[:, column], names, strict=True)):
+                values, colour = rows[name], PALETTE[i % len(PALETTE)]
+                if len(values):
+                    ax.hist(values, bins, weights=np.full(len(values), 100 / len(values)), color=colour, alpha=0.8)
+                    if values.mean() > floor:
+                        ax.plot(values.mean(), 0, "^", color="#111111", ms=7, clip_on=False, zorder=5)
+                    below = 100 * (values < floor).mean()
+                    text = f"mean {values.mean():.2f}, min {values.min():.2f}" + (f", {below:.1f} % off axis" if below else "")
+                else:
+                    text = "no valid draw"
+                box = {"boxstyle": "round,pad=0.1", "fc": "white", "ec": "none", "alpha": 0.8}
+                ax.text(0.01, 0.40, text, transform=ax.transAxes, fontsize=9.5, color="#444444", bbox=box)
+                ax.text(0.01, 0.74, name, transform=ax.transAxes, fontsize=10.5, color="#111111", bbox=box)
+                if paper is not None:
+                    ax.axvline(paper[dataset], color="#111111", lw=1.1, ls="--")
+                ax.set(xlim=(floor, top), ylim=(0, 1.15 * max(ax.get_ylim()[1], 4)))
+                ax.grid(False)
+                ax.tick_params(axis="y", labelsize=9)
+            title = f", dashed: paper's mean {paper[dataset]:.2f}" if paper is not None else ""
+            axes[0, column].set_title(f"{NAMES.get(dataset, dataset)}{title}", fontsize=12)
+            axes[-1, column].set_xlabel("test accuracy (%)")
+        figure.supylabel("share of the valid draws (%)", fontsize=12)
+    return _closed(figure)
+
+
+def quality_diversity(
+    frame: pd.DataFrame,
+    *,
+    optimum: Mapping[str, float],
+    paper: Mapping[str, float],
+    points: Mapping[str, Mapping[str, tuple[float, float]]] | None = None,
+) -> Figure:
+    """How far the mean of a pool is from the optimum, against its number of distinct cells, from the tidy rows of `figure2`.
+
+    One curve a law, one marker a guidance strength (its number beside it); null rankings are curves over the list's length.
+    `points[dataset][name]` are further pools as (distinct cells, mean accuracy). `paper[dataset]` is the mean that the paper
+    prints. Better is up, more different is right.
     """
     with plt.rc_context(STYLE):
-        figure, (ax,) = _panels(1, width=7.0)
-        low = min(values.min() for values in pools.values()) if low is None else low
-        high = max(values.max() for values in pools.values())
-        bins = np.linspace(low, high, 41)
-        for i, (name, values) in enumerate(pools.items()):
-            colour, shown = PALETTE[i % len(PALETTE)], np.clip(values, low, high)
-            share = np.full(len(values), 100 / len(values))
-            ax.hist(shown, bins, weights=share, histtype="stepfilled", alpha=0.25, color=colour)
-            text = f"{name}, n = {len(values):,}, mean {values.mean():.2f}"
-            ax.hist(shown, bins, weights=share, histtype="step", lw=1.8, color=colour, ls=DASHES[i % len(DASHES)], label=text)
-        for i, (name, mean) in enumerate((paper or {}).items()):
-            ax.axvline(mean, color="#000000", lw=1.2, ls=DASHES[i + 1], label=f"paper: {name}, mean {mean:.2f}")
-        ax.set(xlabel=f"test accuracy (%){f', {label}' if label else ''}", ylabel="share of draws (%)")
-        ax.legend(loc="upper left")
+        figure, axes = _panels(len(paper))
+        for ax, (dataset, best) in zip(axes, optimum.items(), strict=True):
+            mean, cells, tops = (
+                frame[frame["metric"] == f"{dataset} {name}"] for name in ("mean accuracy", "distinct cells", "mean of the top")
+            )
+            for i, law in enumerate(mean["row"].unique()):
+                x, y = (part[part["row"] == law]["value"].to_numpy() for part in (cells, mean))
+                ax.plot(x, best - y, color=PALETTE[i], ls=DASHES[i], marker=MARKERS[i], ms=6, label=law)
+                for strength, at, value in zip(mean[mean["row"] == law]["column"], x, y, strict=True):
+                    if np.isfinite(value):
+                        spot = (4, (5, -11)[i % 2])
+                        ax.annotate(
+                            strength, (at, best - value), spot, textcoords="offset points", fontsize=9, color=PALETTE[i]
+                        )
+            for i, name in enumerate(tops["row"].unique()):
+                rows = tops[tops["row"] == name]
+                x, label = rows["column"].astype(int), f"{name}, top k"
+                ax.plot(x, best - rows["value"], color=("#000000", "#8C8C8C")[i % 2], ls=DASHES[i + 1], lw=1.6, label=label)
+            for i, (name, (x, y)) in enumerate((points or {}).get(dataset, {}).items()):
+                ax.plot(x, best - y, "*P"[i % 2], ms=13, mfc="#F0E442", mec="#111111", ls="", label=name, zorder=6)
+            ax.axhline(best - paper[dataset], color="#777777", lw=1.2, ls=":", label="paper: DiffusionNAG, mean")
+            ax.set(xscale="log", yscale="log", xlabel="distinct cells", title=f"{NAMES[dataset]}, optimum {best:.2f} %")
+            ax.invert_yaxis()
+            _plain_log(ax.xaxis, [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000], ax.get_xlim()[1])
+            _plain_log(ax.yaxis, [0.2, 0.3, 0.5, 1, 2, 3, 5, 10, 20, 30, 50], ax.get_ylim()[0])
+        axes[0].set_ylabel("mean of the draws:\npoints below the optimum")
+        _legend(figure, axes)
+    return _closed(figure)
+
+
+def intervals(frame: pd.DataFrame, *, label: str, zero: float | None = None) -> Figure:
+    """Values and 95 % intervals of tidy rows, one line a row, one panel a column; `zero` is a reference line."""
+    columns, rows = list(frame["column"].unique()), list(frame["row"].unique())
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(
+            1, len(columns), figsize=(10.5, 1.3 + 0.36 * len(rows)), squeeze=False, sharey=True, sharex=True
+        )
+        for ax, column in zip(axes[0], columns, strict=True):
+            part = frame[frame["column"] == column].set_index("row").reindex(rows)
+            y = np.arange(len(rows))[::-1]
+            ax.hlines(y, part["lo"], part["hi"], color=PALETTE[0], lw=3, alpha=0.45)
+            ax.plot(part["value"], y, "o", color=PALETTE[0], ms=6)
+            if zero is not None:
+                ax.axvline(zero, color="#777777", lw=1.2, ls=":")
+            ax.set_yticks(y, rows)
+            ax.set_title(NAMES.get(column, column), fontsize=12)
+        figure.supxlabel(label, fontsize=12)
     return _closed(figure)
 
 

@@ -1,0 +1,324 @@
+"""Pools of a thousand raw draws (paper, Table 3): how good their cells are, and how many different ones.
+
+A pool is a list of draws as the sampler gave them; an invalid draw is a row of -1 and is counted. A method's pools come in
+groups, one per training seed of the predictor, and every number is first averaged over the sampling seeds of a group: the
+pools of one predictor have that predictor in common, so intervals count predictors.
+"""
+
+from collections.abc import Callable, Sequence
+from itertools import product
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from nagkit import cluster, paths, presets
+from nagkit.benchmarks.table import open_benchmark
+from nagkit.data.upstream import table_path
+from nagkit.report.exhibits import Exhibit, by_profile, mean_ci, paired_difference
+from nagkit.report.plots import NAMES
+from nagkit.rng import numpy_stream
+from nagkit.search import transfer
+from nagkit.spaces import nb201
+from nagkit.studies import published
+
+SPACE = nb201.Space()
+DATASETS = ("cifar10", "cifar100")
+OURS, OURS_EXACT, XT_EXACT = "Ours, trained prior", "Ours, exact prior", "Guided at x_t, exact prior"
+SORTED, RANDOM = "Unguided + sorting", "Random cells"
+VARIANTS = {OURS: ("score", "x0"), OURS_EXACT: ("exact", "x0"), XT_EXACT: ("exact", "xt")}
+"""Prior and guidance rule of the pools that are drawn at the strength chosen on the development set."""
+
+_PUBLISHED = "As published"
+Groups = list[list[np.ndarray]]
+"""Pools by training seed of the predictor (or tie-breaking seed of a null) and sampling seed, int8 `(draws, 6)` each."""
+
+
+class Pools(NamedTuple):
+    """Table 3, or Figure 2: the rows, and the pools of each data set by row."""
+
+    exhibit: Exhibit
+    pools: dict[str, dict[str, Groups]]
+    accuracy: dict[str, np.ndarray]
+    """Test accuracy of every cell, float64 `(15625,)`."""
+    published: str
+    """Name of the row of the method as published; it says so when steps or draws are fewer."""
+    oracle: str
+    """One line about the benchmark that was asked."""
+
+    def values(self, dataset: str, row: str) -> np.ndarray:
+        """Test accuracies of all valid draws of a row, percent, float64."""
+        return np.concatenate([self.accuracy[dataset][codes(pool)] for group in self.pools[dataset][row] for pool in group])
+
+    def point(self, dataset: str, row: str) -> tuple[float, float]:
+        """Distinct cells and mean accuracy of a row, averaged as in its table."""
+        measures = (distinct, average)
+        number, mean = (by_group(self.pools[dataset][row], measure, self.accuracy[dataset]).mean() for measure in measures)
+        return float(number), float(mean)
+
+    @property
+    def shown(self) -> list[str]:
+        """The rows of the histograms: every pool but the shorter lists."""
+        return [row for row in self.pools[DATASETS[0]] if not row.endswith(" 100 cells")]
+
+
+# Jobs -----------------------------------------------------------------------------------------------------------------
+
+
+def guided_pool(
+    dataset: str, training_seed: int, seed: int, prior: str, rule: str, scale: float, n: int
+) -> dict[str, np.ndarray]:
+    """`n` raw draws as `nagkit sample --guide` makes them, a job for `map_jobs`: `archs` int8 `(n, 6)`, -1 in invalid rows."""
+    settings = {"prior_name": prior, "rule": rule, "scale": scale, "training_seed": training_seed}
+    return {"archs": _rows(presets.sample("nb201", n, seed=seed, dataset=dataset, **settings))}
+
+
+def unguided_pool(seed: int, n: int) -> dict[str, np.ndarray]:
+    """`n` raw draws of the trained prior, a job likewise."""
+    return {"archs": _rows(presets.sample("nb201", n, seed=seed, prior_name="score"))}
+
+
+def _rows(pool) -> np.ndarray:
+    archs = np.full((len(pool), SPACE.n_slots), -1, np.int8)
+    valid = (pool["error"] == "").to_numpy()
+    archs[valid] = SPACE.from_string(list(pool["arch"][valid]))
+    return archs
+
+
+def inputs() -> tuple[Path, ...]:
+    """The committed files that a pool rests on."""
+    return (*published.inputs(), *sorted((paths.DATA / "checkpoints").glob("ranking_nb201_*.safetensors")))
+
+
+def draw_guided(jobs: Sequence[tuple], progress: bool) -> list[np.ndarray]:
+    names = ("dataset", "training_seed", "seed", "prior", "rule", "scale", "n")
+    made = cluster.map_jobs(guided_pool, [dict(zip(names, job, strict=True)) for job in jobs], data=inputs(), progress=progress)
+    return [result["archs"] for result in made]
+
+
+# Measures -------------------------------------------------------------------------------------------------------------
+
+
+def codes(pool: np.ndarray) -> np.ndarray:
+    """Rows in `Space.all()` of the valid draws of a pool."""
+    return SPACE.code(pool[pool[:, 0] >= 0])
+
+
+def of_valid(statistic: Callable) -> Callable:
+    """A measure `(pool, accuracy) → float`: `statistic` of the accuracies of the valid draws, nan when there is none."""
+
+    def measure(pool: np.ndarray, accuracy: np.ndarray) -> float:
+        values = accuracy[codes(pool)]
+        return float(statistic(values)) if len(values) else np.nan
+
+    return measure
+
+
+best, average, worst = map(of_valid, (np.max, np.mean, np.min))
+
+
+def distinct(pool: np.ndarray, accuracy: np.ndarray | None = None) -> float:
+    """Number of different cells among the valid draws."""
+    return float(len(np.unique(codes(pool))))
+
+
+def valid(pool: np.ndarray, accuracy: np.ndarray | None = None) -> float:
+    """Number of valid draws."""
+    return float(len(codes(pool)))
+
+
+def by_group(groups: Groups, measure: Callable, accuracy: np.ndarray) -> np.ndarray:
+    """`measure(pool, accuracy)`, averaged over the sampling seeds of every group, float64 `(groups,)`."""
+    return np.array([np.mean([measure(pool, accuracy) for pool in group]) for group in groups])
+
+
+def beyond(order: np.ndarray) -> Callable:
+    """A measure: the pool's mean minus that of the top of the ranking `order`, as many cells as the pool has distinct ones."""
+
+    def measure(pool: np.ndarray, accuracy: np.ndarray) -> float:
+        return average(pool, accuracy) - float(accuracy[SPACE.code(order[: max(1, int(distinct(pool)))])].mean())
+
+    return measure
+
+
+# Table 3 --------------------------------------------------------------------------------------------------------------
+
+
+def table3(profile: str = "quick", seed: int = 0, *, progress: bool = True) -> Pools:
+    """Statistics of generated pools on NAS-Bench-201 (paper, Table 3), test accuracy.
+
+    Metrics: "accuracy" (columns "DATASET max", "mean", "min" over the valid draws of a pool, as the paper prints them),
+    "valid draws", "distinct cells"; then differences to the method as published, to sorting, and to the null rankings,
+    once with as many cells as the pool has draws and once with as many as it has distinct cells. Guidance
+    strengths are those chosen on the development set (ImageNet16-120), but the published method's own.
+    """
+    study = collect("table3", profile, seed, progress)
+    exhibit = study.exhibit
+    for dataset in DATASETS:
+        accuracy, pools = study.accuracy[dataset], study.pools[dataset]
+        for row, groups in pools.items():
+            for name, measure in (("max", best), ("mean", average), ("min", worst)):
+                add(exhibit, row, f"{dataset} {name}", "accuracy", by_group(groups, measure, accuracy), "%")
+            add(exhibit, row, dataset, "draws", by_group(groups, lambda pool, _: float(len(pool)), accuracy), "count")
+            add(exhibit, row, dataset, "valid draws", by_group(groups, valid, accuracy), "count")
+            add(exhibit, row, dataset, "distinct cells", by_group(groups, distinct, accuracy), "count")
+        _differences(study, dataset, setting(profile)[0])
+    return study
+
+
+def collect(name: str, profile: str, seed: int, progress: bool) -> Pools:
+    """The pools of Table 3, drawn or found among the finished jobs, for the exhibit `name`."""
+    bench = open_benchmark("nb201")
+    n, n_training, n_sampling, draws, steps = setting(profile)
+    source = table_path() if bench.oracle == "table" else paths.DATA / "surrogates" / "nb201.safetensors"
+    files = (source, *inputs(), paths.DATA / "presets.yaml")
+    exhibit = Exhibit(name, profile, seed=seed, seeds=n_training * n_sampling, oracle=bench.oracle, data=files)
+    accuracy = {dataset: bench.query(SPACE.all(), dataset, split="test") for dataset in DATASETS}
+    training, sampling = range(n_training), [100 * seed + number for number in range(n_sampling)]
+    scale = presets.load()["nb201"]["scale"]
+    keys = list(product(DATASETS, VARIANTS, training, sampling))
+    laws = {row: (prior, rule, scale[rule][prior], n) for row, (prior, rule) in VARIANTS.items()}
+    jobs = [(dataset, t, s, *laws[row]) for dataset, row, t, s in keys]
+    guided = dict(zip(keys, draw_guided(jobs, progress), strict=True))
+    wide = [{"seed": s, "n": 10 * n} for s in sampling]
+    unguided = [result["archs"] for result in cluster.map_jobs(unguided_pool, wide, data=inputs(), progress=progress)]
+    rounds = -(-draws // published.DRAWS)
+    size = min(draws, published.DRAWS)
+    runs = [(d, t, 100 * seed + number) for d in DATASETS for t in training for number in range(rounds)]
+    made = dict(zip(runs, published.draws(runs, n=size, steps=steps, progress=progress), strict=True))
+    label = _PUBLISHED if (draws, steps) == (1000, published.STEPS) else f"{_PUBLISHED}, but {draws} draws, {steps} steps"
+    pools: dict[str, dict[str, Groups]] = {}
+    for dataset in DATASETS:
+        pools[dataset] = {
+            **_without_network(dataset, seed, n),
+            SORTED: [[_liked(pool, dataset, t, n) for pool in unguided] for t in training],
+            label: [
+                [np.concatenate([made[dataset, t, 100 * seed + r]["archs"] for r in range(rounds)])[:draws]] for t in training
+            ],
+            **{row: [[guided[dataset, row, t, s] for s in sampling] for t in training] for row in VARIANTS},
+        }
+    return Pools(exhibit, pools, accuracy, label, bench.describe())
+
+
+def _without_network(dataset: str, seed: int, n: int, n_seeds: int = 15) -> dict[str, Groups]:
+    every = SPACE.all()
+
+    def rng(number: int, role: str) -> np.random.Generator:
+        return numpy_stream(100 * seed + number, f"pools/{dataset}/{role}")
+
+    rows: dict[str, Groups] = {RANDOM: [[SPACE.random(n, rng(number, RANDOM))] for number in range(n_seeds)]}
+    for name, ranking in (("Largest", transfer.largest), ("Hand rule,", transfer.by_hand_rule)):
+        orders = [ranking(every, rng(number, name)) for number in range(n_seeds)]
+        rows |= {f"{name} {count:,} cells": [[order[:count]] for order in orders] for count in (n, 100)}
+    return rows
+
+
+def _liked(pool: np.ndarray, dataset: str, training_seed: int, n: int) -> np.ndarray:
+    """The `n` draws of a pool that the ranking predictor of `training_seed` scores highest."""
+    kept = pool[pool[:, 0] >= 0]
+    scores = presets.predictor("nb201", dataset, seed=training_seed).rank(kept).round(4)
+    return kept[np.argsort(-scores, kind="stable")[:n]]
+
+
+def add(exhibit: Exhibit, row: str, column: str, metric: str, values: np.ndarray, unit: str) -> None:
+    exhibit.add(row, column, metric, mean_ci(values), n=len(values), unit=unit)
+
+
+def _differences(study: Pools, dataset: str, n: int) -> None:
+    accuracy, pools = study.accuracy[dataset], study.pools[dataset]
+    rng = numpy_stream(0, f"pools/{dataset}/ties")
+    rankings = {"largest cells": transfer.largest, "cells by the hand rule": transfer.by_hand_rule}
+    orders = {name: ranking(SPACE.all(), rng) for name, ranking in rankings.items()}
+    comparable = {len(pool) for group in pools[study.published] for pool in group} == {n}
+    for ours in (OURS, OURS_EXACT):
+        for other in (study.published, SORTED, XT_EXACT):
+            measures = {"means": (average, "%"), "minima": (worst, "%"), "distinct cells": (distinct, "count")}
+            for what, (measure, unit) in measures.items():
+                if what != "distinct cells" or comparable or other != study.published:
+                    gap = paired_difference(*(by_group(pools[row], measure, accuracy) for row in (ours, other)))
+                    row = f"{ours}, minus {lower(other)}"
+                    study.exhibit.add(row, dataset, f"difference of {what}", gap, n=len(pools[ours]), unit=unit)
+        mean = by_group(pools[ours], average, accuracy)
+        for other in (row for row in pools if row.startswith(("Largest", "Hand rule"))):
+            null = by_group(pools[other], average, accuracy).mean()
+            add(study.exhibit, f"{ours}, minus {lower(other)}", dataset, "difference of means", mean - null, "%")
+        for name, order in orders.items():
+            values = by_group(pools[ours], beyond(order), accuracy)
+            add(study.exhibit, f"{ours}, minus as many {name}", dataset, "difference of means", values, "%")
+
+
+def lower(row: str) -> str:
+    """A row's name inside a sentence."""
+    return row[0].lower() + row[1:]
+
+
+def table3_verdict(study: Pools) -> str:
+    """What the numbers of `study` say about the paper's claim and about what guidance at x̂₀ changes, in words."""
+    frame = study.exhibit.frame()
+    ours = frame[frame["origin"] == "ours"].set_index(["row", "column", "metric"])
+    paper = frame[frame["origin"] == "paper"].set_index(["row", "column"])["value"]
+    paragraphs = []
+    for dataset in DATASETS:
+        for row in (study.published, OURS, OURS_EXACT):
+            said = []
+            for name in ("mean", "min"):
+                claim, cell = paper["DiffusionNAG", f"{dataset} {name}"], ours.loc[row, f"{dataset} {name}", "accuracy"]
+                said.append(f"pool {name} {_bounds(cell)} %, {_against(cell, claim)} the paper's {claim:.2f} %")
+            cells, draws = (ours.loc[row, dataset, metric]["value"] for metric in ("distinct cells", "draws"))
+            said.append(f"{cells:.0f} distinct cells in {draws:.0f} draws")
+            paragraphs.append(f"**{NAMES[dataset]}, {lower(row)}:** {'; '.join(said)}.")
+        for row in (OURS, OURS_EXACT):
+            paragraphs.append(_against_published(ours, row, study.published, dataset))
+            nulls = [key for key in dict.fromkeys(ours.index.get_level_values(0)) if key.startswith(f"{row}, minus as many")]
+            gaps = [(key.removeprefix(f"{row}, minus "), ours.loc[key, dataset, "difference of means"]) for key in nulls]
+            words = "; ".join(f"{_signed(gap)} points to {name} ({sign(gap)})" for name, gap in gaps)
+            paragraphs.append(
+                f"- *{row}*, mean against lists that need no network: {words}, as many as the pool has distinct ones."
+            )
+    return "\n\n".join(paragraphs)
+
+
+def _against_published(ours, row: str, other: str, dataset: str) -> str:
+    key = f"{row}, minus {lower(other)}"
+    mean = ours.loc[key, dataset, "difference of means"]
+    if (key, dataset, "difference of distinct cells") not in ours.index:
+        return f"- *{row}*: mean {_signed(mean)} points to the few draws as published; distinct cells cannot be compared here."
+    cells = ours.loc[key, dataset, "difference of distinct cells"]
+    return (
+        f"- *{row}*, better mean **and** more distinct cells than as published? **{_both(mean, cells)}**: mean "
+        f"{_signed(mean)} points ({sign(mean)}), distinct cells {_signed(cells, 0)} ({sign(cells)})."
+    )
+
+
+def _bounds(entry) -> str:
+    return f"{entry.value:.2f}" + ("" if np.isnan(entry.lo) else f" [{entry.lo:.2f}, {entry.hi:.2f}]")
+
+
+def _signed(entry, decimals: int = 2) -> str:
+    bounds = "" if np.isnan(entry.lo) else f" [{entry.lo:+.{decimals}f}, {entry.hi:+.{decimals}f}]"
+    return f"{entry.value:+.{decimals}f}{bounds}"
+
+
+def _against(entry, claim: float) -> str:
+    if np.isnan(entry.lo):
+        return "without an interval beside"
+    return "above" if entry.lo > claim else "below" if entry.hi < claim else "not distinguishable from"
+
+
+def sign(gap) -> str:
+    """A difference in a word: "higher", "lower", "equal", or what an interval that holds 0 (or none at all) allows to say."""
+    if np.isnan(gap.lo):
+        return "no interval"
+    if gap.lo == gap.hi == 0:
+        return "equal"
+    return "higher" if gap.lo > 0 else "lower" if gap.hi < 0 else "not distinguishable"
+
+
+def _both(*gaps) -> str:
+    signs = [sign(gap) for gap in gaps]
+    return "yes" if set(signs) == {"higher"} else "no" if "lower" in signs else "not shown"
+
+
+def setting(profile: str) -> tuple[int, int, int, int, int]:
+    """Draws a pool, training seeds, sampling seeds; draws and sampler steps of the method as published."""
+    return by_profile(profile, quick=(200, 2, 1, 16, 50), paper=(1000, 3, 5, 1000, published.STEPS))
