@@ -49,7 +49,7 @@ class Setting(NamedTuple):
     steps: int
 
 
-SETTINGS = {"quick": Setting(1, 4, 4, 20, 64, 200, 10), "paper": Setting(3, 20, 20, 100, 256, 1000, published.STEPS)}
+SETTINGS = {"quick": Setting(1, 3, 4, 20, 64, 200, 10), "paper": Setting(3, 20, 20, 100, 256, 1000, published.STEPS)}
 
 
 def target(dataset: str) -> str:
@@ -145,10 +145,10 @@ def ordered(dataset: str, pools: dict, setting: Setting, seed: int, names: Seque
     def by_predictor(row: str, blocks: list[list[np.ndarray]]) -> list[list[np.ndarray]]:
         return [
             [
-                transfer.ranked(archs, scores[SPACE.code(archs)], rng=numpy_stream(stream, f"table2/{dataset}/{row}"))
-                for archs, stream in zip(block, streams[number], strict=False)
+                transfer.ranked(archs, scores[SPACE.code(archs)], rng=numpy_stream(seed, f"table2/{dataset}/{row}/{block}/{i}"))
+                for i, archs in enumerate(lists)
             ]
-            for number, (block, scores) in enumerate(zip(blocks, rankings, strict=True))
+            for block, (lists, scores) in enumerate(zip(blocks, rankings, strict=True))
         ]
 
     rankings = [_scores(dataset, block) for block in range(setting.training)]

@@ -119,13 +119,12 @@ def _accuracies(exhibit: Exhibit, dataset: str, values: dict[str, list], best: f
 
 
 def _gain(ours: list[np.ndarray], theirs: list[np.ndarray]) -> tuple[Interval, int]:
-    """Paired by training seed; with one training seed by run, or without an interval when the runs cannot be paired."""
+    """Paired by training seed; with a single one by run, as far as both have runs."""
     if len(ours) > 1:
         means = [[block.mean() for block in blocks] for blocks in (ours, theirs)]
         return paired_difference(*means), len(ours)
-    if len(ours[0]) == len(theirs[0]):
-        return paired_difference(ours[0], theirs[0]), len(ours[0])
-    return Interval(float(ours[0].mean() - theirs[0].mean()), np.nan, np.nan), 1
+    n = min(len(ours[0]), len(theirs[0]))
+    return paired_difference(ours[0][:n], theirs[0][:n]), n
 
 
 def _after(runs: Sequence[np.ndarray], counts: Sequence[int]) -> np.ndarray:

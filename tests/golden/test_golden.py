@@ -10,11 +10,14 @@ import pytest
 
 from nagkit.errors import NagkitError
 from nagkit.report import exhibits
-from nagkit.studies import samplers, table2
+from nagkit.studies import ablation, diversity, pools, samplers, table2
 
 GOLDEN = Path(__file__).parent
 STUDIES = {
     "table2": (table2.table2, table2.verdict),
+    "table3": (pools.table3, pools.table3_verdict),
+    "figure2": (diversity.figure2, diversity.figure2_verdict),
+    "ablation_dataset": (ablation.ablation_dataset, ablation.ablation_verdict),
     "figure_samplers": (samplers.figure_samplers, samplers.verdict),
 }
 
