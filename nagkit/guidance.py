@@ -34,11 +34,12 @@ def guide(denoiser: Callable, predictor: Predictor, scale: float, *, rule: str =
 
     def guided(x: torch.Tensor, sigma: float | torch.Tensor) -> torch.Tensor:
         variance = torch.as_tensor(sigma, dtype=x.dtype, device=x.device).reshape(-1, 1, 1) ** 2
+        x = x.detach()
         with torch.enable_grad():
-            x = x.detach().requires_grad_()
-            denoised = denoiser(x, sigma)
-            value = predictor(denoised, 0.0) if rule == "x0" else predictor(x, sigma)
-            gradient = torch.autograd.grad(value.sum(), x)[0]
+            at = x.clone().requires_grad_()
+            denoised = denoiser(at if rule == "x0" else x, sigma)
+            value = predictor(denoised, 0.0) if rule == "x0" else predictor(at, sigma)
+            gradient = torch.autograd.grad(value.sum(), at)[0]
         shifted = denoised.detach() + scale * variance * gradient
         return shifted.clamp(-1, 1) if rule == "x0" else shifted
 

@@ -47,15 +47,21 @@ class DirectedGCN(nn.Module):
 
     def forward(self, x: torch.Tensor, sigma: float | torch.Tensor, code: torch.Tensor) -> torch.Tensor:
         """`x (B, nodes, ops)` centred, `sigma` a number or `(B,)`, `code (B, 56)` or `(1, 56)` → `(B,)`."""
-        h = x.flatten(1) if self.flat else x
+        h = x.flatten(1) if self.flat else x.transpose(0, 1)  # (nodes, B, ops): a graph step is then one matrix product
         for i, along in enumerate(self.downstream):
             if self.flat:
                 h = F.relu(along(h))
             else:
-                h = (F.relu(self.forward_graph @ along(h)) + F.relu(self.backward_graph @ self.upstream[i](h))) / 2
+                back = self.upstream[i](h)
+                h = (F.relu(_mix(self.forward_graph, along(h))) + F.relu(_mix(self.backward_graph, back))) / 2
             h = F.dropout(h, self.dropout, self.training)
-        h = h if self.flat else h.mean(dim=1)
+        h = h if self.flat else h.mean(dim=0)
         level = torch.as_tensor(sigma, dtype=x.dtype, device=x.device).reshape(-1)
         h = self.embed(h + self.time(sinusoid(level, self.width)))
         h = F.dropout(h, self.dropout, self.training)
         return self.head(torch.cat([h, code.expand(len(h), -1)], dim=1))[:, 0]
+
+
+def _mix(graph: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
+    """`graph (nodes, nodes)` applied to `h (nodes, B, width)`."""
+    return (graph @ h.flatten(1)).view_as(h)
