@@ -56,7 +56,7 @@ def table2(profile: str = "quick", seed: int = 0, *, n_workers: int = 1, progres
     bench = open_benchmark("nb201")
     data = inputs()
     exhibit = Exhibit("table2", profile, seed=seed, seeds=setting.training * setting.seeds, oracle=bench.oracle, data=data)
-    few = "" if setting.steps == published.STEPS else f", {setting.steps} steps only"
+    few = "" if setting.steps == published.STEPS else f" ({setting.steps} steps)"
     names = (f"{PUBLISHED}{few}, 64 draws", f"{PUBLISHED}{few}, 256 draws")
     options = {"data": data, "n_workers": n_workers, "progress": progress}
     lists, seconds = contenders.generated(setting, seed, names, options)
@@ -260,15 +260,16 @@ def verdict(study: Transfer) -> str:
     for dataset, title in DATASETS.items():
         for row in OURS if dataset in PAPER else (TRAINED,):
             others = (*study.published, SORTED, *NULLS, EVERY)
-            said = "; ".join(f"{_short(other)}: {_compared(here, row, other, dataset)}" for other in others)
-            lines.append(f"- {title}, *{_short(row)}* against {said}.")
+            said = "; ".join(f"{short(other)}: {_compared(here, row, other, dataset)}" for other in others)
+            lines.append(f"- {title}, *{short(row)}* against {said}.")
     parts.append("\n".join(lines))
     n = here.loc[TRAINED, "1", "cifar10 accuracy"].n
     counted = f"{n} predictor training seeds" if study.exhibit.profile == "paper" else f"{n} sampling seeds of one predictor"
     return "\n\n".join([*parts, f"Intervals of rows with a predictor are over {counted}."])
 
 
-def _short(row: str) -> str:
+def short(row: str) -> str:
+    """A row's name where it is clear that DiffusionNAG is meant."""
     return row.removeprefix("DiffusionNAG ")
 
 
