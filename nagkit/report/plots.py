@@ -178,7 +178,7 @@ def intervals(frame: pd.DataFrame, *, label: str, zero: float | None = None) -> 
             ax.plot(part["value"], y, "o", color=PALETTE[0], ms=6)
             if zero is not None:
                 ax.axvline(zero, color="#777777", lw=1.2, ls=":")
-            ax.set_yticks(y, rows)
+            ax.set_yticks(y, [" ".join(NAMES.get(word, word) for word in row.split(" ")) for row in rows])
             ax.set_title(NAMES.get(column, column), fontsize=12)
         figure.supxlabel(label, fontsize=12)
     return _closed(figure)

@@ -40,10 +40,8 @@ INPUTS = {
     "Flat one-hot": {"graph": "flat", "adjacency": "true"},
 }
 PARTS = {"official": "official split", "disjoint": "no cell or task shared"}
-STEPS = {"ranking": 1000, "noise-aware": 1500}
+STEPS = {"ranking": 600, "noise-aware": 1000}
 """Training steps of the ablation's own predictors, fewer than those of the committed ones."""
-
-VALIDATION_STEPS = 1000
 
 Scores = dict[str, list[np.ndarray]]
 
@@ -272,7 +270,7 @@ def _inputs(exhibit: Exhibit, truth: dict, good: np.ndarray, seeds: list[int], p
 def _validation(exhibit: Exhibit, seeds: list[int], progress: bool) -> None:
     measures = {"Pearson": stats.pearsonr, "Spearman": stats.spearmanr, "Kendall τ": stats.kendalltau}
     for kind, row in KINDS.items():
-        jobs = {part: {"kind": kind, "part": part, "steps": VALIDATION_STEPS} for part in PARTS}
+        jobs = {part: {"kind": kind, "part": part, "steps": STEPS[kind]} for part in PARTS}
         made = _jobs(train_and_validate, jobs, seeds, progress)
         for name, measure in measures.items():
             found = {
@@ -299,7 +297,8 @@ def ablation_verdict(study: Ablation) -> str:
                 rows.loc[row, dataset, f"predictors: difference of Spearman, {part}"] for part in ("all cells", "above 90 %")
             ]
             words = " and ".join(
-                f"{_signed(gap)} ({pools.sign(gap)}) on {part}" for gap, part in zip(gaps, _PARTS, strict=True)
+                f"{pools.spelled(gap, '+.3f')} ({pools.sign(gap)}) on {part}"
+                for gap, part in zip(gaps, ("all cells", "cells above 90 %"), strict=True)
             )
             said.append(f"to *{pools.lower(other)}*: {words}")
         paragraphs.append(f"**{NAMES[dataset]}, ranking predictor.** Difference of Spearman {'; '.join(said)}.")
@@ -307,10 +306,10 @@ def ablation_verdict(study: Ablation) -> str:
         change = rows.loc["code of mnist", dataset, "replaced code: change of Spearman, all cells"]
         paragraphs.append(
             f"- Told that the images are MNIST's, it ranks the cells almost as before (Spearman {agree.value:.4f} to its own "
-            f"ranking); the correlation with accuracy changes by {_signed(change, 4)} ({pools.sign(change)})."
+            f"ranking); the correlation with accuracy changes by {pools.spelled(change, '+.4f')} ({pools.sign(change)})."
             if agree.value > 0.99
             else f"- Told that the images are MNIST's, its ranking agrees with its own at Spearman {agree.value:.4f}; the "
-            f"correlation with accuracy changes by {_signed(change, 4)} ({pools.sign(change)})."
+            f"correlation with accuracy changes by {pools.spelled(change, '+.4f')} ({pools.sign(change)})."
         )
         for question, row, others in (
             ("codes", "Real codes", ("Shuffled codes", "Mean code")),
@@ -321,14 +320,7 @@ def ablation_verdict(study: Ablation) -> str:
                 for other in others
             ]
             if keys[0] in rows.index:
-                words = "; ".join(f"{_signed(rows.loc[key], 4)} ({pools.sign(rows.loc[key])}) than *{pools.lower(other)}*"
-                                  for key, other in zip(keys, others, strict=True))  # fmt: skip
-                paragraphs.append(f"- Trained with *{pools.lower(row)}*, Spearman on all cells is {words}.")
+                gaps = [(rows.loc[key], pools.lower(other)) for key, other in zip(keys, others, strict=True)]
+                words = "; ".join(f"{pools.spelled(gap, '+.4f')} ({pools.sign(gap)}) beside *{other}*" for gap, other in gaps)
+                paragraphs.append(f"- Trained with *{pools.lower(row)}*, Spearman on all cells differs by {words}.")
     return "\n\n".join([*paragraphs, *filter(None, [study.left_out])])
-
-
-_PARTS = ("all cells", "cells above 90 %")
-
-
-def _signed(entry, decimals: int = 3) -> str:
-    return f"{entry.value:+.{decimals}f} [{entry.lo:+.{decimals}f}, {entry.hi:+.{decimals}f}]"

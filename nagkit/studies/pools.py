@@ -263,7 +263,7 @@ def table3_verdict(study: Pools) -> str:
             said = []
             for name in ("mean", "min"):
                 claim, cell = paper["DiffusionNAG", f"{dataset} {name}"], ours.loc[row, f"{dataset} {name}", "accuracy"]
-                said.append(f"pool {name} {_bounds(cell)} %, {_against(cell, claim)} the paper's {claim:.2f} %")
+                said.append(f"pool {name} {spelled(cell, '.2f')} %, {_against(cell, claim)} the paper's {claim:.2f} %")
             cells, draws = (ours.loc[row, dataset, metric]["value"] for metric in ("distinct cells", "draws"))
             said.append(f"{cells:.0f} distinct cells in {draws:.0f} draws")
             paragraphs.append(f"**{NAMES[dataset]}, {lower(row)}:** {'; '.join(said)}.")
@@ -271,7 +271,7 @@ def table3_verdict(study: Pools) -> str:
             paragraphs.append(_against_published(ours, row, study.published, dataset))
             nulls = [key for key in dict.fromkeys(ours.index.get_level_values(0)) if key.startswith(f"{row}, minus as many")]
             gaps = [(key.removeprefix(f"{row}, minus "), ours.loc[key, dataset, "difference of means"]) for key in nulls]
-            words = "; ".join(f"{_signed(gap)} points to {name} ({sign(gap)})" for name, gap in gaps)
+            words = "; ".join(f"{spelled(gap)} points to {name} ({sign(gap)})" for name, gap in gaps)
             paragraphs.append(
                 f"- *{row}*, mean against lists that need no network: {words}, as many as the pool has distinct ones."
             )
@@ -282,21 +282,19 @@ def _against_published(ours, row: str, other: str, dataset: str) -> str:
     key = f"{row}, minus {lower(other)}"
     mean = ours.loc[key, dataset, "difference of means"]
     if (key, dataset, "difference of distinct cells") not in ours.index:
-        return f"- *{row}*: mean {_signed(mean)} points to the few draws as published; distinct cells cannot be compared here."
+        return f"- *{row}*: mean {spelled(mean)} points to the few draws as published; distinct cells cannot be compared here."
     cells = ours.loc[key, dataset, "difference of distinct cells"]
     return (
         f"- *{row}*, better mean **and** more distinct cells than as published? **{_both(mean, cells)}**: mean "
-        f"{_signed(mean)} points ({sign(mean)}), distinct cells {_signed(cells, 0)} ({sign(cells)})."
+        f"{spelled(mean)} points ({sign(mean)}), distinct cells {spelled(cells, '+.0f')} ({sign(cells)})."
     )
 
 
-def _bounds(entry) -> str:
-    return f"{entry.value:.2f}" + ("" if np.isnan(entry.lo) else f" [{entry.lo:.2f}, {entry.hi:.2f}]")
-
-
-def _signed(entry, decimals: int = 2) -> str:
-    bounds = "" if np.isnan(entry.lo) else f" [{entry.lo:+.{decimals}f}, {entry.hi:+.{decimals}f}]"
-    return f"{entry.value:+.{decimals}f}{bounds}"
+def spelled(entry, form: str = "+.2f") -> str:
+    """A number and its interval, as far as there are any."""
+    if np.isnan(entry.value):
+        return "–"
+    return f"{entry.value:{form}}" + ("" if np.isnan(entry.lo) else f" [{entry.lo:{form}}, {entry.hi:{form}}]")
 
 
 def _against(entry, claim: float) -> str:
