@@ -56,7 +56,7 @@ class Ablation(NamedTuple):
     """One line about the benchmark that was asked."""
 
 
-def ablation_dataset(profile: str = "quick", seed: int = 0, *, progress: bool = True) -> Ablation:
+def ablation_dataset(profile: str = "quick", seed: int = 0, *, n_workers: int = 1, progress: bool = True) -> Ablation:
     """Ranking quality on all 15,625 cells and on those above 90 % CIFAR-10 accuracy, with and without dataset-awareness.
 
     Metrics start with the question (see the module). The quick profile asks the committed ranking predictors only; the
@@ -83,9 +83,10 @@ def ablation_dataset(profile: str = "quick", seed: int = 0, *, progress: bool = 
             left_out = f"Nothing was trained, because the triplets are not on this machine ({error})."
     if not left_out:
         seeds = [100 * seed + number for number in range(n_trained)]
-        _codes(exhibit, truth, good, seeds, progress)
-        _inputs(exhibit, truth, good, seeds, progress)
-        _validation(exhibit, seeds, progress)
+        options = {"n_workers": n_workers, "progress": progress}
+        _codes(exhibit, truth, good, seeds, **options)
+        _inputs(exhibit, truth, good, seeds, **options)
+        _validation(exhibit, seeds, **options)
     return Ablation(exhibit, left_out, bench.describe())
 
 
@@ -234,22 +235,22 @@ def _mean_code(model) -> torch.Tensor:
     return model.sets(features.expand(1, 20, -1))
 
 
-def _jobs(function: Callable, rows: Mapping[str, dict], seeds: list[int], progress: bool) -> dict[str, list[dict]]:
+def _jobs(function: Callable, rows: Mapping[str, dict], seeds: list[int], **options) -> dict[str, list[dict]]:
     jobs = [job | {"seed": number} for job in rows.values() for number in seeds]
-    made = iter(cluster.map_jobs(function, jobs, data=(images.CODES, paths.DATA / "presets.yaml"), progress=progress))
+    made = iter(cluster.map_jobs(function, jobs, data=(images.CODES, paths.DATA / "presets.yaml"), **options))
     return {row: [next(made) for _ in seeds] for row in rows}
 
 
-def _codes(exhibit: Exhibit, truth: dict, good: np.ndarray, seeds: list[int], progress: bool) -> None:
+def _codes(exhibit: Exhibit, truth: dict, good: np.ndarray, seeds: list[int], **options) -> None:
     rows = {row: {"kind": "ranking", "code": code, "steps": STEPS["ranking"]} for code, row in CODES.items()}
-    made = _jobs(train_and_score, rows, seeds, progress)
+    made = _jobs(train_and_score, rows, seeds, **options)
     scores = {row: {dataset: [one[dataset] for one in each] for dataset in TARGETS} for row, each in made.items()}
     _compare(exhibit, "codes", scores, truth, good, [("Real codes", "Shuffled codes"), ("Real codes", "Mean code")])
 
 
-def _inputs(exhibit: Exhibit, truth: dict, good: np.ndarray, seeds: list[int], progress: bool) -> None:
+def _inputs(exhibit: Exhibit, truth: dict, good: np.ndarray, seeds: list[int], **options) -> None:
     rows = {row: {"kind": "noise-aware", "steps": STEPS["noise-aware"], "draws": 1000, **how} for row, how in INPUTS.items()}
-    made = _jobs(train_and_score, rows, seeds, progress)
+    made = _jobs(train_and_score, rows, seeds, **options)
     scores = {row: {dataset: [one[dataset] for one in each] for dataset in TARGETS} for row, each in made.items()}
     pairs = [("True line graph", "Official graph"), ("True line graph", "Flat one-hot")]
     _compare(exhibit, "input", scores, truth, good, pairs)
@@ -267,11 +268,11 @@ def _inputs(exhibit: Exhibit, truth: dict, good: np.ndarray, seeds: list[int], p
             )
 
 
-def _validation(exhibit: Exhibit, seeds: list[int], progress: bool) -> None:
+def _validation(exhibit: Exhibit, seeds: list[int], **options) -> None:
     measures = {"Pearson": stats.pearsonr, "Spearman": stats.spearmanr, "Kendall τ": stats.kendalltau}
     for kind, row in KINDS.items():
         jobs = {part: {"kind": kind, "part": part, "steps": STEPS[kind]} for part in PARTS}
-        made = _jobs(train_and_validate, jobs, seeds, progress)
+        made = _jobs(train_and_validate, jobs, seeds, **options)
         for name, measure in measures.items():
             found = {
                 part: np.array([measure(one["predicted"], one["accuracy"]).statistic for one in made[part]]) for part in PARTS

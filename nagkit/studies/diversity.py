@@ -23,19 +23,20 @@ _CURVES = {
 }
 
 
-def figure2(profile: str = "quick", seed: int = 0, *, progress: bool = True) -> pools.Pools:
+def figure2(profile: str = "quick", seed: int = 0, *, n_workers: int = 1, progress: bool = True) -> pools.Pools:
     """Distributions of the pools of Table 3, and quality against diversity over the guidance strength.
 
     Metrics, "DATASET ..." each: "share of draws" (column: a range of test accuracy), and for every law (row) and strength
     (column) "mean accuracy", "distinct cells" and "valid draws" of pools of 20 ancestral steps; for the null rankings "mean
     of the top", where the column counts cells. A strength without a valid draw has no mean.
     """
+    options = {"n_workers": n_workers, "progress": progress}
     n, n_training, _, _, _ = pools.setting(profile)
     scales, laws = (SCALES, ("exact", "score")) if profile == "paper" else ((0, 10, 100), ("exact",))
-    study = pools.collect("figure2", profile, seed, progress)
+    study = pools.collect("figure2", profile, seed, **options)
     keys = list(product(pools.DATASETS, ("x0", "xt"), laws, scales, range(n_training)))
     jobs = [(d, t, 100 * seed, law, rule, float(scale), n) for d, rule, law, scale, t in keys]
-    drawn = dict(zip(keys, pools.draw_guided(jobs, progress), strict=True))
+    drawn = dict(zip(keys, pools.draw_guided(jobs, **options), strict=True))
     for dataset, edges in zip(pools.DATASETS, BINS, strict=True):
         accuracy = study.accuracy[dataset]
         for row, groups in study.pools[dataset].items():

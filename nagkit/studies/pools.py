@@ -90,9 +90,9 @@ def inputs() -> tuple[Path, ...]:
     return (*published.inputs(), *sorted((paths.DATA / "checkpoints").glob("ranking_nb201_*.safetensors")))
 
 
-def draw_guided(jobs: Sequence[tuple], progress: bool) -> list[np.ndarray]:
+def draw_guided(jobs: Sequence[tuple], **options) -> list[np.ndarray]:
     names = ("dataset", "training_seed", "seed", "prior", "rule", "scale", "n")
-    made = cluster.map_jobs(guided_pool, [dict(zip(names, job, strict=True)) for job in jobs], data=inputs(), progress=progress)
+    made = cluster.map_jobs(guided_pool, [dict(zip(names, job, strict=True)) for job in jobs], data=inputs(), **options)
     return [result["archs"] for result in made]
 
 
@@ -144,7 +144,7 @@ def beyond(order: np.ndarray) -> Callable:
 # Table 3 --------------------------------------------------------------------------------------------------------------
 
 
-def table3(profile: str = "quick", seed: int = 0, *, progress: bool = True) -> Pools:
+def table3(profile: str = "quick", seed: int = 0, *, n_workers: int = 1, progress: bool = True) -> Pools:
     """Statistics of generated pools on NAS-Bench-201 (paper, Table 3), test accuracy.
 
     Metrics: "accuracy" (columns "DATASET max", "mean", "min" over the valid draws of a pool, as the paper prints them),
@@ -152,7 +152,7 @@ def table3(profile: str = "quick", seed: int = 0, *, progress: bool = True) -> P
     once with as many cells as the pool has draws and once with as many as it has distinct cells. Guidance
     strengths are those chosen on the development set (ImageNet16-120), but the published method's own.
     """
-    study = collect("table3", profile, seed, progress)
+    study = collect("table3", profile, seed, n_workers=n_workers, progress=progress)
     exhibit = study.exhibit
     for dataset in DATASETS:
         accuracy, pools = study.accuracy[dataset], study.pools[dataset]
@@ -166,8 +166,8 @@ def table3(profile: str = "quick", seed: int = 0, *, progress: bool = True) -> P
     return study
 
 
-def collect(name: str, profile: str, seed: int, progress: bool) -> Pools:
-    """The pools of Table 3, drawn or found among the finished jobs, for the exhibit `name`."""
+def collect(name: str, profile: str, seed: int, **options) -> Pools:
+    """The pools of Table 3, drawn or found among the finished jobs, for the exhibit `name`; `options` go to `map_jobs`."""
     bench = open_benchmark("nb201")
     n, n_training, n_sampling, draws, steps = setting(profile)
     source = table_path() if bench.oracle == "table" else paths.DATA / "surrogates" / "nb201.safetensors"
@@ -179,13 +179,13 @@ def collect(name: str, profile: str, seed: int, progress: bool) -> Pools:
     keys = list(product(DATASETS, VARIANTS, training, sampling))
     laws = {row: (prior, rule, scale[rule][prior], n) for row, (prior, rule) in VARIANTS.items()}
     jobs = [(dataset, t, s, *laws[row]) for dataset, row, t, s in keys]
-    guided = dict(zip(keys, draw_guided(jobs, progress), strict=True))
+    guided = dict(zip(keys, draw_guided(jobs, **options), strict=True))
     wide = [{"seed": s, "n": 10 * n} for s in sampling]
-    unguided = [result["archs"] for result in cluster.map_jobs(unguided_pool, wide, data=inputs(), progress=progress)]
+    unguided = [result["archs"] for result in cluster.map_jobs(unguided_pool, wide, data=inputs(), **options)]
     rounds = -(-draws // published.DRAWS)
     size = min(draws, published.DRAWS)
-    runs = [(d, t, 100 * seed + number) for d in DATASETS for t in training for number in range(rounds)]
-    made = dict(zip(runs, published.draws(runs, n=size, steps=steps, progress=progress), strict=True))
+    runs = [(d, t, 1000 * seed + number) for d in DATASETS for t in training for number in range(rounds)]
+    made = dict(zip(runs, published.draws(runs, n=size, steps=steps, **options), strict=True))
     label = _PUBLISHED if (draws, steps) == (1000, published.STEPS) else f"{_PUBLISHED}, but {draws} draws, {steps} steps"
     pools: dict[str, dict[str, Groups]] = {}
     for dataset in DATASETS:
@@ -193,7 +193,7 @@ def collect(name: str, profile: str, seed: int, progress: bool) -> Pools:
             **_without_network(dataset, seed, n),
             SORTED: [[_liked(pool, dataset, t, n) for pool in unguided] for t in training],
             label: [
-                [np.concatenate([made[dataset, t, 100 * seed + r]["archs"] for r in range(rounds)])[:draws]] for t in training
+                [np.concatenate([made[dataset, t, 1000 * seed + r]["archs"] for r in range(rounds)])[:draws]] for t in training
             ],
             **{row: [[guided[dataset, row, t, s] for s in sampling] for t in training] for row in VARIANTS},
         }
