@@ -40,7 +40,7 @@ INPUTS = {
     "Flat one-hot": {"graph": "flat", "adjacency": "true"},
 }
 PARTS = {"official": "official split", "disjoint": "no cell or task shared"}
-STEPS = {"ranking": 600, "noise-aware": 1000}
+STEPS = {"ranking": 500, "noise-aware": 500}
 """Training steps of the ablation's own predictors, fewer than those of the committed ones."""
 
 Scores = dict[str, list[np.ndarray]]
@@ -235,9 +235,9 @@ def _mean_code(model) -> torch.Tensor:
     return model.sets(features.expand(1, 20, -1))
 
 
-def _jobs(function: Callable, rows: Mapping[str, dict], seeds: list[int], **options) -> dict[str, list[dict]]:
+def _jobs(function: Callable, rows: Mapping[str, dict], seeds: list[int], data: tuple = (), **options) -> dict[str, list[dict]]:
     jobs = [job | {"seed": number} for job in rows.values() for number in seeds]
-    made = iter(cluster.map_jobs(function, jobs, data=(images.CODES, paths.DATA / "presets.yaml"), **options))
+    made = iter(cluster.map_jobs(function, jobs, data=(images.CODES, *data), **options))
     return {row: [next(made) for _ in seeds] for row in rows}
 
 
@@ -250,7 +250,7 @@ def _codes(exhibit: Exhibit, truth: dict, good: np.ndarray, seeds: list[int], **
 
 def _inputs(exhibit: Exhibit, truth: dict, good: np.ndarray, seeds: list[int], **options) -> None:
     rows = {row: {"kind": "noise-aware", "steps": STEPS["noise-aware"], "draws": 1000, **how} for row, how in INPUTS.items()}
-    made = _jobs(train_and_score, rows, seeds, **options)
+    made = _jobs(train_and_score, rows, seeds, (paths.DATA / "presets.yaml",), **options)
     scores = {row: {dataset: [one[dataset] for one in each] for dataset in TARGETS} for row, each in made.items()}
     pairs = [("True line graph", "Official graph"), ("True line graph", "Flat one-hot")]
     _compare(exhibit, "input", scores, truth, good, pairs)

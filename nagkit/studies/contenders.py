@@ -49,7 +49,7 @@ class Setting(NamedTuple):
     steps: int
 
 
-SETTINGS = {"quick": Setting(1, 3, 4, 20, 64, 200, 10), "paper": Setting(3, 20, 20, 100, 256, 1000, published.STEPS)}
+SETTINGS = {"quick": Setting(1, 3, 4, 20, 64, 200, 10), "paper": Setting(3, 20, 8, 100, 256, 1000, published.STEPS)}
 
 
 def target(dataset: str) -> str:
