@@ -36,7 +36,7 @@ def figure_samplers(profile: str = "quick", seed: int = 0, *, progress: bool = T
     n_seeds, n, steps, pc_steps = by_profile(
         profile,
         quick=(4, 3000, (2, 5, 10, 20), (5, 10)),
-        paper=(10, 10_000, (2, 3, 5, 10, 20, 30, 50, 100), (2, 5, 10, 20, 50, 100, 200, 500, 1000)),
+        paper=(5, 10_000, (2, 3, 5, 10, 20, 30, 50, 100), (2, 5, 10, 20, 50, 100, 200, 500, 1000)),
     )
     exhibit = Exhibit("figure_samplers", profile, seed=seed, seeds=n_seeds)
     law = numpy_stream(0, "figure_samplers/law").dirichlet(np.ones(5), 6)
