@@ -1,6 +1,6 @@
 """Settings chosen on the development sets (data/presets.yaml), and sampling with them in one call."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 
 import numpy as np
@@ -23,6 +23,8 @@ from nagkit.spaces.base import get_space
 
 PRIORS = ("exact", "score")
 PRESETS = ("ours", "paper")
+SCALES = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
+"""Guidance scales tried on the development set."""
 _PREDICTOR = {"x0": "ranking", "xt": "noise-aware"}
 
 
@@ -133,7 +135,9 @@ _HEADER = """# Settings chosen on development sets, never on a reported one.
 """
 
 
-def choose(space: str = "nb201", *, scales=(1.0, 3.0, 10.0, 30.0, 100.0), n: int = 1000, progress: bool = True) -> pd.DataFrame:
+def choose(
+    space: str = "nb201", *, scales: Sequence[float] = SCALES, n: int = 1000, progress: bool = True
+) -> pd.DataFrame:
     """Choose the guidance scale of every rule and prior on the development set, write it to data/presets.yaml, show the sweep.
 
     A pool's value is its mean 12-epoch validation accuracy on ImageNet16-120 over all raw draws, an invalid one counting as
