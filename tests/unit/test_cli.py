@@ -165,6 +165,7 @@ def test_info_names_the_oracle(nagkit):
 
 
 def test_the_installed_command_reports_errors_without_a_traceback():
-    run = subprocess.run([sys.executable, "-m", "nagkit.cli", "sample", "--n", "0"], capture_output=True, text=True, check=False)
+    command = [sys.executable, "-m", "nagkit.cli", "sample", "--n", "0"]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
     assert run.returncode == 2
     assert run.stderr == "nagkit: n must be at least 1, got 0\n"
