@@ -27,12 +27,12 @@ def test_rows_without_guidance(short):
 def test_guided_rows_are_compared_to_the_guided_reference(short):
     wrapped = []
     rows = bench.sampling_rows(
-        repeats=1, guided_denoiser=exact_prior(get_space("nb201")), guide_reference=lambda d: wrapped.append(d) or d
+        {"exact": exact_prior(get_space("nb201"))}, repeats=1, guide_reference=lambda d: wrapped.append(d) or d
     )
     rows = {row["name"]: row for row in rows}
     assert len(rows) == 4 and len(wrapped) == 1
-    expected = rows["paper preset, guided"]["seconds_per_1000"] / rows["guided"]["seconds_per_1000"]
-    assert rows["guided"]["ratio"] == pytest.approx(expected)
+    expected = rows["paper preset, guided"]["seconds_per_1000"] / rows["guided, exact prior"]["seconds_per_1000"]
+    assert rows["guided, exact prior"]["ratio"] == pytest.approx(expected)
 
 
 def test_reference_is_extrapolated_to_all_steps(short, monkeypatch):

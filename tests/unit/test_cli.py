@@ -51,8 +51,7 @@ def test_the_same_seed_gives_the_same_pool_and_another_seed_does_not(nagkit):
 
 
 def test_invalid_draws_stay_as_rows_with_their_error(nagkit):
-    _, out, _ = nagkit("sample", "--n", 200, "--sampler", "euler_maruyama", "--steps", 2, "--guide", "cifar10",
-                       "--guidance", "xt", "--scale", 1e6)
+    _, out, _ = nagkit("sample", "--n", 200, "--guide", "cifar10", "--preset", "paper", "--steps", 8)
     pool = pd.read_csv(io.StringIO(out), keep_default_na=False)
     wrong = pool["error"] != ""
     assert len(pool) == 200
