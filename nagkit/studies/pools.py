@@ -319,4 +319,4 @@ def _both(*gaps) -> str:
 
 def setting(profile: str) -> tuple[int, int, int, int, int]:
     """Draws a pool, training seeds, sampling seeds; draws and sampler steps of the method as published."""
-    return by_profile(profile, quick=(200, 2, 1, 16, 50), paper=(1000, 3, 5, 1000, published.STEPS))
+    return by_profile(profile, quick=(200, 2, 1, 16, 50), paper=(1000, 3, 5, 512, published.STEPS))
