@@ -58,7 +58,7 @@ def cli() -> None:
 @cli.command(epilog=_EXAMPLE + "nagkit sample --space nb201 --guide cifar10 --n 1000 --seed 0 --out pool.csv")
 @click.option("--space", default="nb201", show_default=True, help="Search space.")
 @click.option("--preset", default="ours", show_default=True, help="ours, or paper: the method as published (minutes).")
-@click.option("--prior", "prior_name", help="Denoiser of the unguided law: exact, or the trained score network.")
+@click.option("--prior", "prior_name", help="Denoiser of the unguided law: exact (mbv3 also exact-uniform), or score: trained.")
 @click.option("--guide", "dataset", metavar="DATASET", help="Aim at high accuracy on this data set.")
 @click.option("--scale", type=float, help="Guidance scale in standard deviations of the predicted score.")
 @click.option("--guidance", "rule", help="Differentiate the predictor at x0 (denoised) or at xt (noisy).")
@@ -209,6 +209,14 @@ def fit_surrogate() -> None:
     from nagkit.benchmarks import surrogate
 
     surrogate.fit()
+
+
+@fit.command("cost", epilog=_EXAMPLE + "nagkit fit cost")
+def fit_cost() -> None:
+    """Parameters and multiply-accumulates of MBv3 from measured networks."""
+    from nagkit.benchmarks import cost
+
+    cost.fit()
 
 
 @fit.command("encoder", epilog=_EXAMPLE + "NAGKIT_IMAGES=/path/to/images nagkit fit encoder")

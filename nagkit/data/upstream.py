@@ -7,8 +7,10 @@ What the sources do not say by themselves:
 - Robustness was measured once per isomorphism class, and every member carries its representative's figure.
 - HW-NAS-Bench: latency in ms, energy in mJ; an Edge TPU latency of -1 means "not supported" and becomes NaN.
 - The Darcy-flow column of NAS-Bench-360 is 1 - relative L2 error (higher is better), here times 100; it can be negative.
+- DyNAS-T lists all 20 slots of a Once-for-All network, those beyond a stage's depth too; 2,373 rows are 2,162 networks.
 """
 
+import ast
 import io
 import json
 import pickle
@@ -27,7 +29,7 @@ from nagkit import paths
 from nagkit.data import registry
 from nagkit.data.io import read_arrays, write_arrays
 from nagkit.errors import NagkitError
-from nagkit.spaces import nb201
+from nagkit.spaces import mbv3, nb201
 
 _FORMAT = 1  # goes into the cache keys: raise it when a converter changes
 _TABLE_GROUPS = ("tables", "robustness", "hardware")
@@ -261,3 +263,33 @@ def triplets() -> Triplets:
         write_arrays(path, arrays, {"class_names": [[wordnet, name] for wordnet, _, name in names]})
     arrays, metadata = read_arrays(path)
     return Triplets(**arrays, class_names=metadata["class_names"])
+
+
+@dataclass(frozen=True)
+class MeasuredNetworks:
+    """Once-for-All MobileNetV3 networks (width 1.0) measured on ImageNet-1K at resolution 224 by five searches of DyNAS-T."""
+
+    archs: np.ndarray
+    """int8 `(2373, 20)`; a network that several searches visited stands there several times."""
+    accuracy: np.ndarray
+    """Top-1, percent, float64 `(2373,)`."""
+    params: np.ndarray
+    """int64 `(2373,)`"""
+    macs: np.ndarray
+    """Multiply-accumulates of one image, int64 `(2373,)`."""
+    search: np.ndarray
+    """Registry key of the file of each row, `(2373,)` of str."""
+
+
+def measured_networks() -> MeasuredNetworks:
+    """The measured networks, in the order of the registry; `NagkitError` with the remedy when a file is not on this machine."""
+    keys = [key for key, entry in registry.entries().items() if entry.path.split("/")[-1].startswith("mbnv3w10_")]
+    tables = {key: pd.read_csv(io.BytesIO(_read(key))) for key in keys}
+    rows = pd.concat(tables, names=["search"]).reset_index("search")
+    return MeasuredNetworks(
+        mbv3.Space().from_config([ast.literal_eval(text) for text in rows["Sub-network"]]),
+        rows["Top-1 Acc (%)"].to_numpy(np.float64),
+        rows["Model Parameters"].to_numpy(np.int64),
+        rows["MACs"].to_numpy(np.int64),
+        rows["search"].to_numpy(str),
+    )

@@ -147,14 +147,15 @@ def train_score(
     return curve
 
 
-def load_score(space: SearchSpace, name: str | Path = "score_nb201", *, share: float | None = None) -> Denoiser:
-    """The denoiser of a committed checkpoint by `name`, or of the one at a path ending in .safetensors; without gradients
-    for its weights.
+def load_score(space: SearchSpace, name: str | Path | None = None, *, share: float | None = None) -> Denoiser:
+    """The denoiser of a committed checkpoint by `name` (default `score_<space>`), or of the one at a path ending in
+    .safetensors; without gradients for its weights.
 
     `share` is the share of the space it must have been trained on: by default half for a name in `_half`, else all.
     Raises `NagkitError` when the file is missing, damaged, not a score network, differs from the hash on its card, or
     belongs to another space, adjacency or share.
     """
+    name = name or f"score_{space.name}"
     path = Path(name) if str(name).endswith(".safetensors") else paths.DATA / "checkpoints" / f"{name}.safetensors"
     share = (0.5 if path.stem.endswith("_half") else 1.0) if share is None else share
     remedy = "`nagkit train score` makes one"

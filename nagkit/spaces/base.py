@@ -8,14 +8,15 @@ import torch
 
 from nagkit.errors import unknown
 
-SPACES = ("nb201",)
+SPACES = ("nb201", "mbv3")
 
 
 class SearchSpace(Protocol):
     """A finite set of architectures and its conversions.
 
     An architecture is one row of small integers, `int8` of shape `(n_slots,)`; batches have shape `(B, n_slots)`.
-    Diffusion works on the centred one-hot code, float32 of shape `(B, n_nodes, n_ops)` with entries in {-1, 1}.
+    Diffusion works on the centred one-hot code, float32 of shape `(B, n_nodes, n_ops)` with entries in {-1, 1}; the row of an
+    absent node is all -1. A space that is small enough to list also has `all()` and `code(archs)`, the row of each in `all()`.
     """
 
     name: str
@@ -23,6 +24,10 @@ class SearchSpace(Protocol):
     n_nodes: int
     n_ops: int
     size: int
+    stages: tuple[int, int] | None
+    """Stages and slots in each, where a stage fills only as many as it is deep (MBv3); None where no node is ever absent."""
+    laws: tuple[str, ...]
+    """Named laws over the space; the first is that of the paper's training data, and the default everywhere."""
     adjacency: np.ndarray
     """Edges of the computation DAG between nodes, bool `(n_nodes, n_nodes)`, row → column; never diffused."""
 
@@ -31,7 +36,7 @@ class SearchSpace(Protocol):
         """Which operation a node may carry, bool `(n_nodes, n_ops)`."""
 
     def random(self, n: int, rng: np.random.Generator) -> np.ndarray:
-        """`n` architectures, uniform over the space, int8 `(n, n_slots)`."""
+        """`n` architectures from the first of `laws`, int8 `(n, n_slots)`."""
 
     def mutate(self, archs: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """A copy of `archs` with exactly one slot of each row changed."""
@@ -46,7 +51,7 @@ class SearchSpace(Protocol):
         """Architectures by thresholding at 0.5 (0 in centred units), and per row why it is invalid (`""` when valid)."""
 
     def decode_argmax(self, x: torch.Tensor) -> np.ndarray:
-        """Architectures by the most likely allowed operation of every node: always valid."""
+        """The valid architectures whose codes are nearest (NB201: the largest allowed entry of every node)."""
 
     def to_string(self, archs: np.ndarray) -> list[str]:
         """Benchmark strings."""

@@ -51,6 +51,8 @@ class Space:
 
     name = "nb201"
     n_slots, n_nodes, n_ops, size = 6, 8, 7, 5**6
+    stages = None
+    laws = ("uniform",)
 
     def __init__(self, adjacency: str = "true"):
         self.adjacency = _adjacency(adjacency)
