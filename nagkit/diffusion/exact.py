@@ -18,7 +18,7 @@ from nagkit.errors import NagkitError, unknown
 from nagkit.spaces.base import SearchSpace
 
 _LOG2_E = math.log2(math.e)
-_ZERO = 1e-9  # sigma below this counts as no noise; its square is still a normal float32
+ZERO = 1e-9  # sigma below this counts as no noise; its square is still a normal float32
 
 
 class ExactDenoiser:
@@ -51,10 +51,10 @@ class ExactDenoiser:
         log2_law = self._log2_law.to(x)
         sigma = torch.as_tensor(sigma, dtype=x.dtype, device=x.device).reshape(-1, 1, 1)
         # Softmax in base 2: torch's own is five times as slow on short rows, and its exp wakes every thread for any size.
-        logits = torch.addcmul(log2_law, x, 2 * _LOG2_E / sigma.clamp_min(_ZERO) ** 2)
+        logits = torch.addcmul(log2_law, x, 2 * _LOG2_E / sigma.clamp_min(ZERO) ** 2)
         odds = torch.exp2(logits - logits.detach().amax(dim=2, keepdim=True))
         soft = odds / odds.sum(dim=2, keepdim=True)
-        clean = sigma < _ZERO
+        clean = sigma < ZERO
         if not clean.any():
             return soft
         best = (x + torch.where(log2_law.isinf(), log2_law, 0.0)).argmax(dim=2)

@@ -184,6 +184,40 @@ def intervals(frame: pd.DataFrame, *, label: str, zero: float | None = None) -> 
     return _closed(figure)
 
 
+def curves(frame: pd.DataFrame, panels: Mapping[str, str], *, xlabel: str, log: bool = True, floor: str = "") -> Figure:
+    """Values and 95 % intervals against a numeric `column`, from tidy rows: one panel a metric, one line a row.
+
+    `panels` maps metrics to the labels of their vertical axes; rows that begin with `floor` are thin grey reference lines.
+    """
+    rows = list(frame[frame["metric"].isin(panels)]["row"].unique())
+    with plt.rc_context(STYLE):
+        figure, axes = _panels(len(panels))
+        for ax, (metric, label) in zip(axes, panels.items(), strict=True):
+            part = frame[frame["metric"] == metric]
+            for i, row in enumerate(rows):
+                line = part[part["row"] == row]
+                if not len(line):
+                    continue
+                x, order = line["column"].astype(float).to_numpy(), line["column"].astype(float).argsort()
+                y, lo, hi = (line[name].to_numpy()[order] for name in ("value", "lo", "hi"))
+                thin = bool(floor) and row.startswith(floor)
+                colour = "#777777" if thin else PALETTE[i % len(PALETTE)]
+                ax.plot(
+                    x[order], y, color=colour, ls=DASHES[i % len(DASHES)], lw=1.2 if thin else 2, ms=0 if thin else 5.5,
+                    marker=MARKERS[i % len(MARKERS)], label=row,
+                )  # fmt: skip
+                ax.fill_between(x[order], lo, hi, color=colour, alpha=0.15, lw=0)
+            low, high = part["value"].min(), part["value"].max()
+            ax.set(
+                xlabel=xlabel, ylabel=label, ylim=(low - 0.1 * (high - low), high + 0.1 * (high - low) or None)
+            )  # of few seeds
+            if log:
+                ax.set_xscale("log")
+                _plain_log(ax.xaxis, sorted(part["column"].astype(float).unique()), np.inf)
+        _legend(figure, axes, ncols=3 if max(map(len, rows)) < 36 else 2)
+    return _closed(figure)
+
+
 def sampler_error(frame: pd.DataFrame, *, floor: str = "exact draws") -> Figure:
     """Distance to the exact law against network calls and against time, from the tidy rows of `figure_samplers`.
 
@@ -291,11 +325,11 @@ def _paper_markers(ax: Axes, rows: pd.DataFrame, budget: int) -> None:
         )  # fmt: skip
 
 
-def _legend(figure: Figure, axes: Sequence[Axes]) -> None:
+def _legend(figure: Figure, axes: Sequence[Axes], ncols: int = 4) -> None:
     entries = {}
     for ax in axes:
         entries |= dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
-    figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=4)
+    figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=ncols)
 
 
 def _plain_log(axis, ticks: Sequence[float], top: float) -> None:

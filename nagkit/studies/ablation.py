@@ -120,7 +120,7 @@ def _compare(
             exhibit.add(name, dataset, f"{question}: difference of {metric}", gap, n=len(values), unit="")
 
 
-def _clean_scores(predictor: task.TaskPredictor) -> np.ndarray:
+def clean_scores(predictor: task.TaskPredictor) -> np.ndarray:
     """Scores of all cells, float64 `(15625,)`; a noise-aware predictor is asked at its lowest noise level."""
     with torch.inference_mode():
         parts = SPACE.encode(SPACE.all()).split(1024)
@@ -140,7 +140,7 @@ def _ranking_scores() -> Scores:
                     else unbound.model.sets(task.class_features(name)).mean(0, keepdim=True)
                 )
             bound = task.TaskPredictor(unbound.model, code, SPACE, standardise=False)
-            scores.setdefault(name, []).append(_clean_scores(bound))
+            scores.setdefault(name, []).append(clean_scores(bound))
     return scores
 
 
@@ -148,7 +148,7 @@ def _committed(exhibit: Exhibit, truth: dict, good: np.ndarray, ranking: Scores,
     every, scores = SPACE.all(), {KINDS["ranking"]: ranking}
     if noise_aware:
         scores[KINDS["noise-aware"]] = {
-            dataset: [_clean_scores(train.load("noise-aware", dataset, seed=number)) for number in range(3)]
+            dataset: [clean_scores(train.load("noise-aware", dataset, seed=number)) for number in range(3)]
             for dataset in TARGETS
         }
     learned = list(scores)
@@ -201,7 +201,7 @@ def train_and_score(
     found = {}
     for dataset in TARGETS:
         predictor = train.bind(model, task.NO_CODE if code == "mean" else dataset, mean_code=_mean_code(model))
-        found[dataset] = _clean_scores(predictor)
+        found[dataset] = clean_scores(predictor)
         if draws:
             scale = presets.load()["nb201"]["scale"]["xt"]["exact"]
             denoiser = guidance.guide(presets.prior("nb201", "exact"), predictor, scale, rule="xt")

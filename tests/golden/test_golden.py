@@ -10,7 +10,7 @@ import pytest
 
 from nagkit.errors import NagkitError
 from nagkit.report import exhibits
-from nagkit.studies import ablation, diversity, pools, samplers, table2
+from nagkit.studies import ablation, diversity, exact_guidance, pools, samplers, table2
 
 GOLDEN = Path(__file__).parent
 STUDIES = {
@@ -18,6 +18,7 @@ STUDIES = {
     "table3": (pools.table3, pools.table3_verdict),
     "figure2": (diversity.figure2, diversity.figure2_verdict),
     "ablation_dataset": (ablation.ablation_dataset, ablation.ablation_verdict),
+    "exact_guidance": (exact_guidance.exact_guidance, exact_guidance.verdict),
     "figure_samplers": (samplers.figure_samplers, samplers.verdict),
 }
 

@@ -1,0 +1,99 @@
+"""The tilted law and its denoiser are Bayes' rule over all cells, written out."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import chi2
+
+from nagkit.diffusion.exact import exact_prior
+from nagkit.diffusion.samplers import generate
+from nagkit.diffusion.sde import geometric_sigmas
+from nagkit.diffusion.tilted import TiltedLaw
+from nagkit.errors import NagkitError
+from nagkit.rng import numpy_stream, torch_stream
+from nagkit.spaces import nb201
+
+SPACE = nb201.Space()
+CODES = SPACE.encode(SPACE.all()).double()
+VALUES = numpy_stream(0, "test/tilted").normal(size=SPACE.size)
+
+
+def points(sigma, n=8):
+    clean = SPACE.encode(SPACE.random(n, np.random.default_rng(0))).double()
+    return clean + sigma * torch.randn(clean.shape, generator=torch_stream(0, "test/tilted"), dtype=torch.float64)
+
+
+def posterior(x, sigma, scale):
+    logits = scale * torch.from_numpy(VALUES) + torch.einsum("bno,cno->bc", x, CODES) / sigma**2
+    return torch.softmax(logits, dim=1)
+
+
+@pytest.mark.parametrize("scale", [0.0, 2.0, 1000.0])
+@pytest.mark.parametrize("sigma", [0.05, 0.5, 5.0])
+def test_moments_equal_bayes_rule_over_all_cells_also_where_law_and_likelihood_clash(sigma, scale):
+    x = points(sigma)
+    p, f = posterior(x, sigma, scale), torch.from_numpy(VALUES)
+    mean = torch.einsum("bc,cno->bno", p, CODES)
+    covariance = torch.einsum("bc,c,cno->bno", p, f, CODES) - (p @ f)[:, None, None] * mean
+    found = TiltedLaw(VALUES, scale).moments(x, sigma, VALUES)
+    torch.testing.assert_close(found[0], mean, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(found[1], covariance, rtol=1e-9, atol=1e-8)
+
+
+def test_the_covariance_is_the_scaled_gradient_of_the_posterior_mean_of_the_values():
+    x, sigma = points(0.7).requires_grad_(), 0.7
+    (gradient,) = torch.autograd.grad((posterior(x, sigma, 0.0) @ torch.from_numpy(VALUES)).sum(), x)
+    inner = torch.zeros(8, 7, dtype=torch.bool)
+    inner[1:7, 2:] = True  # a law over cells knows nothing about the rows of input and output
+    torch.testing.assert_close(
+        TiltedLaw(VALUES, 0.0).moments(x.detach(), sigma, VALUES)[1], torch.where(inner, sigma**2 * gradient, 0.0)
+    )
+
+
+def test_scale_zero_is_the_uniform_law():
+    x = points(1.0).float()
+    torch.testing.assert_close(TiltedLaw(VALUES, 0.0)(x, 1.0), exact_prior(SPACE)(x, 1.0))
+
+
+def test_one_noise_level_per_row():
+    x, sigma = points(1.0), torch.tensor([0.2, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0])
+    law = TiltedLaw(VALUES, 3.0)
+    torch.testing.assert_close(law(x, sigma), torch.cat([law(x[i : i + 1], float(sigma[i])) for i in range(8)]))
+
+
+def test_sampling_with_the_tilted_denoiser_draws_the_tilted_law():
+    """Two values, so the law is a coin; 4,000 draws of `dpmpp_2m`: |z| < 5 has a false-alarm rate below 10⁻⁶."""
+    good = SPACE.all()[:, 0] == nb201.CONV3
+    law = TiltedLaw(good.astype(float), np.log(4.0))  # a fifth of the cells weigh four times as much: probability 1/2
+    assert law.law[good].sum() == pytest.approx(0.5)
+    sigmas = geometric_sigmas(40, sigma_max=80.0)
+    archs, errors = generate(SPACE, law, 4000, sampler="dpmpp_2m", sigmas=sigmas, generator=torch_stream(0, "test/coin"))
+    assert (errors == "").all()
+    assert abs((archs[:, 0] == nb201.CONV3).mean() - 0.5) < 5 * 0.5 / 4000**0.5
+
+
+def test_exact_draws_follow_the_law():
+    """χ² over 20 groups of cells of equal probability; the critical value of 10⁻⁶."""
+    law = TiltedLaw(VALUES, 1.0)
+    group = (20 * (np.cumsum(law.law) - law.law / 2)).astype(int)
+    drawn = np.bincount(group[SPACE.code(law.sample(20_000, numpy_stream(1, "test/draws")))], minlength=20)
+    expected = 20_000 * np.bincount(group, law.law)
+    assert ((drawn - expected) ** 2 / expected).sum() < chi2.isf(1e-6, 19)
+
+
+def test_a_cell_that_is_ruled_out_is_never_drawn():
+    values = np.where(np.arange(SPACE.size) < 3, 0.0, -np.inf)
+    law = TiltedLaw(values, 1.0)
+    assert set(SPACE.code(law.sample(100, numpy_stream(0, "test")))) <= {0, 1, 2}
+    assert torch.isfinite(law(points(0.3), 0.3)).all()
+
+
+@pytest.mark.parametrize("values", [np.zeros(5), np.full(SPACE.size, np.nan), np.full(SPACE.size, -np.inf)])
+def test_values_that_make_no_law_are_refused(values):
+    with pytest.raises(NagkitError, match="below infinity for each of 15,625 cells"):
+        TiltedLaw(values)
+
+
+def test_a_scale_that_is_negative_is_refused():
+    with pytest.raises(NagkitError, match="got -1"):
+        TiltedLaw(VALUES, -1.0)
