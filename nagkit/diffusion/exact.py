@@ -102,7 +102,7 @@ class StagewiseDenoiser:
         """Posterior probability of every operation, `(B, n_nodes, n_ops)`; what a row lacks to 1 is that of being absent."""
         sigma = torch.as_tensor(sigma, dtype=x.dtype, device=x.device).reshape(-1, 1, 1, 1)
         stages = x.unflatten(1, self.law.shape[:2])  # (B, n_stages, n_slots, n_ops)
-        logits = torch.addcmul(self._log2_law.to(x), stages, 2 * _LOG2_E / sigma.clamp_min(_ZERO) ** 2)
+        logits = torch.addcmul(self._log2_law.to(x), stages, 2 * _LOG2_E / sigma.clamp_min(ZERO) ** 2)
         top = logits.detach().amax(dim=3, keepdim=True)
         odds = torch.exp2(logits - top)
         total = odds.sum(dim=3, keepdim=True)

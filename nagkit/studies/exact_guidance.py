@@ -282,10 +282,10 @@ def _default(frame) -> str:
     enough = next(column for column in pace.index if pace[column] >= pace.iloc[-1] - 0.02)
     preset = presets.load()["nb201"]["presets"]["ours"]
     return (
-        f"**The default.** Best mean accuracy on the development set over the strengths tried: {'; '.join(said)}. With guidance "
-        f"at x̂₀ and ancestral sampling the mean of f is within 0.02 of its value at {pace.index[-1]} steps from {enough} steps "
-        f"on. The default of `nagkit sample` is rule `{preset['rule']}`, {preset['steps']} {preset['sampler']} steps; the strength "
-        "comes from `nagkit fit presets`."
+        f"**The default.** Best mean accuracy on the development set over the strengths tried: {'; '.join(said)}. With "
+        f"guidance at x̂₀ and ancestral sampling the mean of f is within 0.02 of its value at {pace.index[-1]} steps from "
+        f"{enough} steps on. The default of `nagkit sample` is rule `{preset['rule']}`, {preset['steps']} {preset['sampler']} "
+        "steps; the strength comes from `nagkit fit presets`."
     )
 
 
