@@ -88,12 +88,15 @@ def sample(space, n, seed, out, dataset, **settings) -> None:
 @click.option("--dataset", required=True, help="Data set of the benchmark.")
 @click.option("--split", default="test", show_default=True, help="Which accuracy of the data set.")
 @click.option("--metric", default="accuracy", show_default=True)
-@click.option("--oracle", default="auto", show_default=True, help="table, surrogate, or auto: the table when it is there.")
+@click.option("--oracle", default="auto", show_default=True, metavar="ORACLE",
+              help="nb201: table, surrogate; mbv3: ofa, ofa-surrogate, measured-surrogate, measured; auto: the best here.")
+@click.option("--resolution", type=int, help="Input resolution of mbv3 in pixels (default 224).")
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="CSV file instead of stdout.")
-def query(pool, space, dataset, split, metric, oracle, out) -> None:
+def query(pool, space, dataset, split, metric, oracle, resolution, out) -> None:
     """Look up the architectures of a CSV with a column `arch`: CSV `arch,split,accuracy,oracle`, in percent.
 
-    Rows without an architecture (invalid draws) stay, with an empty value. POOL may be - for stdin.
+    Rows without an architecture (invalid draws) stay, with an empty value. POOL may be - for stdin. What is known about the
+    oracle's quality goes to stderr.
     """
     from nagkit.benchmarks.table import open_benchmark
     from nagkit.spaces.base import get_space
@@ -104,11 +107,14 @@ def query(pool, space, dataset, split, metric, oracle, out) -> None:
         raise NagkitError(f"{pool.name} is not a CSV file: {error}") from None
     if "arch" not in frame:
         raise NagkitError(f"{pool.name} has no column 'arch' (found {', '.join(frame)}); `nagkit sample` writes one")
-    bench = open_benchmark(space, oracle)
+    bench = open_benchmark(space, oracle, resolution=resolution)
     given = (frame["arch"] != "").to_numpy()
     value = np.full(len(frame), np.nan)
     archs = get_space(space).from_string(list(frame["arch"][given]))
     value[given] = bench.query(archs, dataset, split=split, metric=metric)
+    click.echo(bench.describe(), err=True)
+    if space == "mbv3" and (n_beyond := int(bench.beyond(value[given]).sum())):
+        click.echo(f"{n_beyond} of {given.sum()} values lie beyond the measured range: extrapolated", err=True)
     _emit(pd.DataFrame({"arch": frame["arch"], "split": split, metric: np.round(value, 4), "oracle": bench.oracle}), out)
 
 
@@ -130,7 +136,8 @@ def info() -> None:
         "mirror": paths.mirror() or "not set (NAGKIT_MIRROR)",
         "images": paths.images() or "not set (NAGKIT_IMAGES)",
         "upstream files": f"{len(registry.entries())} registered; `nagkit data verify` checks those that are here",
-        "benchmark": open_benchmark().describe(),
+        "benchmark of nb201": open_benchmark().describe(),
+        "benchmark of mbv3": open_benchmark("mbv3").describe(),
     }
     for checkpoint in sorted(paths.DATA.glob("**/*.safetensors")):
         rows[str(checkpoint.relative_to(paths.DATA))] = f"{checkpoint.stat().st_size / 1e6:.2f} MB"
@@ -217,6 +224,14 @@ def fit_cost() -> None:
     from nagkit.benchmarks import cost
 
     cost.fit()
+
+
+@fit.command("imagenet", epilog=_EXAMPLE + "nagkit fit imagenet")
+def fit_imagenet() -> None:
+    """The embedded ImageNet surrogates of MBv3 (published predictor; measured networks) and their data cards."""
+    from nagkit.benchmarks import ofa_fit
+
+    ofa_fit.fit()
 
 
 @fit.command("encoder", epilog=_EXAMPLE + "NAGKIT_IMAGES=/path/to/images nagkit fit encoder")

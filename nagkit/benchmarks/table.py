@@ -6,11 +6,12 @@ from functools import cache
 import numpy as np
 
 from nagkit import paths
-from nagkit.benchmarks import surrogate
+from nagkit.benchmarks import ofa, surrogate
 from nagkit.data.io import open_arrays
 from nagkit.data.upstream import convert, table_path
 from nagkit.errors import NagkitError, unknown
 from nagkit.spaces import nb201
+from nagkit.spaces.base import checked
 
 ORACLES = ("auto", "table", "surrogate")
 
@@ -58,14 +59,8 @@ class Benchmark:
 
     def query(self, archs: np.ndarray, dataset: str, *, split: str, metric: str = "accuracy") -> np.ndarray:
         """The figure of each cell, float64 `(B,)`. `NagkitError` for an unknown name or an invalid cell."""
-        column, archs, space = self.column(dataset, split=split, metric=metric), np.asarray(archs), nb201.Space()
-        if archs.ndim != 2 or archs.shape[1] != space.n_slots:
-            raise NagkitError(f"cells must be an integer array (B, {space.n_slots}), got shape {archs.shape}")
-        valid = space.is_valid(archs)
-        if not valid.all():
-            row = int(np.argmin(valid))
-            raise NagkitError(f"row {row} is not a valid cell: {archs[row].tolist()}; query valid rows only (space.is_valid)")
-        return column[space.code(archs)]
+        column, space = self.column(dataset, split=split, metric=metric), nb201.Space()
+        return column[space.code(checked(space, archs))]
 
     def optimum(self, dataset: str, *, split: str, metric: str = "accuracy") -> float:
         """Best figure over all cells: the largest, or the smallest latency or energy."""
@@ -88,15 +83,19 @@ class Benchmark:
         )
 
 
-def open_benchmark(space: str = "nb201", oracle: str = "auto") -> Benchmark:
+def open_benchmark(space: str = "nb201", oracle: str = "auto", *, resolution: int | None = None) -> Benchmark | ofa.ImageNet:
     """The benchmark of a search space.
 
-    `oracle`: "table" (the converted tables, or those of `NAGKIT_MIRROR`, converted on first use), "surrogate" (embedded),
-    or "auto": the table when it is there, else the surrogate. No network is used. Raises `NagkitError` for unknown
-    names and, for "table", when there is no data.
+    NB201's `oracle`: "table" (the converted tables, or those of `NAGKIT_MIRROR`, converted on first use), "surrogate"
+    (embedded), or "auto": the table when it is there, else the surrogate. MBv3's, and its input `resolution` (default
+    224): see `nagkit.benchmarks.ofa`. No network is used. Raises `NagkitError` for unknown names and missing data.
     """
+    if space == ofa.ImageNet.space:
+        return ofa.open_imagenet(oracle, 224 if resolution is None else resolution)
     if space != Benchmark.space:
-        raise unknown("benchmark space", space, [Benchmark.space])
+        raise unknown("benchmark space", space, [Benchmark.space, ofa.ImageNet.space])
+    if resolution is not None:
+        raise NagkitError(f"the {space} benchmark has no input resolution, got {resolution}; leave it out")
     if oracle not in ORACLES:
         raise unknown("oracle", oracle, ORACLES)
     has_table = table_path().is_file() or paths.mirror() is not None

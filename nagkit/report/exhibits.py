@@ -286,10 +286,25 @@ class Exhibit:
         self._seed, self._seeds, self._data, self._start = seed, seeds, tuple(data), time.perf_counter()
         self._rows: list[tuple] = []
 
-    def add(self, row: str, column: str, metric: str, value: float | Interval, *, n: int, unit: str, source: str = "") -> None:
-        """One number of ours; an `Interval` brings its own bounds. `n` says how many seeds (or draws) it rests on."""
+    def add(
+        self,
+        row: str,
+        column: str,
+        metric: str,
+        value: float | Interval,
+        *,
+        n: int,
+        unit: str,
+        source: str = "",
+        oracle: str | None = None,
+    ) -> None:
+        """One number of ours; an `Interval` brings its own bounds. `n` says how many seeds (or draws) it rests on.
+
+        `oracle` is that of this number when it is not the exhibit's.
+        """
         interval = value if isinstance(value, Interval) else Interval(float(value), np.nan, np.nan)
-        self._rows.append((self.name, row, column, metric, *interval, n, unit, "ours", self.oracle, source))
+        oracle = self.oracle if oracle is None else oracle
+        self._rows.append((self.name, row, column, metric, *interval, n, unit, "ours", oracle, source))
 
     def frame(self, *, paper: bool = True) -> pd.DataFrame:
         """All rows; with `paper`, followed by the paper's own numbers where it prints any."""

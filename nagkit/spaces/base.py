@@ -6,7 +6,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from nagkit.errors import unknown
+from nagkit.errors import NagkitError, unknown
 
 SPACES = ("nb201", "mbv3")
 
@@ -65,3 +65,15 @@ def get_space(name: str, **options) -> SearchSpace:
     if name not in SPACES:
         raise unknown("search space", name, SPACES)
     return import_module(f"nagkit.spaces.{name}").Space(**options)
+
+
+def checked(space: SearchSpace, archs: np.ndarray) -> np.ndarray:
+    """`archs` when it is a batch of valid architectures; `NagkitError` with the first row that is not."""
+    archs = np.asarray(archs)
+    if archs.ndim != 2 or archs.shape[1] != space.n_slots:
+        raise NagkitError(f"{space.name} architectures must be an integer array (B, {space.n_slots}), got shape {archs.shape}")
+    valid = space.is_valid(archs)
+    if not valid.all():
+        row = int(np.argmin(valid))
+        raise NagkitError(f"row {row} is not valid in {space.name}: {archs[row].tolist()}; keep valid rows only (is_valid)")
+    return archs

@@ -59,7 +59,7 @@ def test_unknown_names_are_one_line_with_the_choices(toy, dataset, split, metric
 def test_an_invalid_row_is_named(toy):
     archs = SPACE.all()[:5].copy()
     archs[3] = -1
-    with pytest.raises(NagkitError, match=r"row 3 is not a valid cell: \[-1, -1"):
+    with pytest.raises(NagkitError, match=r"row 3 is not valid in nb201: \[-1, -1"):
         toy.query(archs, "cifar10", split="test")
     with pytest.raises(NagkitError, match=r"got shape \(6,\)"):
         toy.query(archs[0], "cifar10", split="test")
