@@ -60,6 +60,14 @@ def cli() -> None:
 @click.option("--preset", default="ours", show_default=True, help="ours, or paper: the method as published (minutes).")
 @click.option("--prior", "prior_name", help="Denoiser of the unguided law: exact (mbv3 also exact-uniform), or score: trained.")
 @click.option("--guide", "dataset", metavar="DATASET", help="Aim at high accuracy on this data set.")
+@click.option(
+    "--objective", "spec", metavar="NAME|FILE", help="Aim at a benchmark column, latency:DEVICE, energy:DEVICE, or my.csv."
+)
+@click.option("--limit", help="Keep the objective on the right side of this, for example 5ms, instead of improving it.")
+@click.option("--weight", type=float, default=1.0, show_default=True, help="Of the objective beside --guide.")
+@click.option("--minimise", is_flag=True, help="Small values of the objective are good (latency and energy are known to be).")
+@click.option("--pairs", type=int, default=100, show_default=True, help="Random cells looked up for a benchmark column.")
+@click.option("--ranked", is_flag=True, help="Best predicted first, invalid draws last, instead of the order of drawing.")
 @click.option("--scale", type=float, help="Guidance scale in standard deviations of the predicted score.")
 @click.option("--guidance", "rule", help="Differentiate the predictor at x0 (denoised) or at xt (noisy).")
 @click.option("--sampler", help="pc, euler_maruyama, ancestral, ddim, heun or dpmpp_2m.")
@@ -68,17 +76,38 @@ def cli() -> None:
 @click.option("--n", type=int, default=1000, show_default=True, help="Draws; invalid ones stay in the list with their error.")
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="CSV file instead of stdout.")
-def sample(space, n, seed, out, dataset, **settings) -> None:
+def sample(space, n, seed, out, dataset, spec, limit, weight, minimise, pairs, ranked, **settings) -> None:
     """Draw architectures: one CSV row `arch,error` a draw, and `predicted` when guided.
 
-    What is not given comes from data/presets.yaml, chosen on the development set that the file names.
+    With --objective a predictor is fitted to measured cells first (my.csv: columns arch,value; seconds), and a column with its
+    prediction in the objective's unit is added. With --guide as well, both are aimed at. What is not given comes from
+    data/presets.yaml, chosen on the development sets that the file names.
     """
-    from nagkit import presets
+    from nagkit import objectives, presets
     from nagkit.predictors.task import CODED
 
-    pool = presets.sample(space, n, seed=seed, dataset=dataset, progress=sys.stderr.isatty(), **settings)
+    settings |= {"seed": seed, "progress": sys.stderr.isatty()}
+    if spec is None:
+        if limit is not None or minimise:
+            raise NagkitError("--limit and --minimise speak of an objective; add --objective NAME or a CSV file")
+        pool = presets.sample(space, n, dataset=dataset, **settings)
+    else:
+        target = objectives.load(spec, pairs=pairs, seed=seed, minimise=minimise)
+        bound = None if limit is None else objectives.parse_limit(limit, target.unit)
+        accuracy = None if dataset is None else presets.predictor(space, dataset)
+        aim, warning = objectives.aim(target, accuracy=accuracy, weight=weight, limit=bound)
+        for line in filter(None, [target.describe(), warning]):
+            click.echo(line, err=True)
+        pool = presets.sample(space, n, aim=aim, **settings)
+        given = (pool["error"] == "").to_numpy()
+        pool[target.name] = np.nan
+        pool.loc[given, target.name] = target.fitted.value(objectives.SPACE.from_string(list(pool["arch"][given]))).round(4)
     if dataset is not None and dataset not in CODED:
         click.echo(f"{dataset}: no dataset code; guided with the mean code of the training tasks", err=True)
+    if ranked:
+        if "predicted" not in pool:
+            raise NagkitError("--ranked needs a prediction; add --guide DATASET or --objective NAME")
+        pool = pool.sort_values("predicted", ascending=False, kind="stable", na_position="last")
     _emit(pool, out)
 
 
@@ -177,8 +206,15 @@ def data_list() -> None:
     from nagkit.data import registry
 
     entries = registry.entries()
-    _emit(pd.DataFrame([{"name": k, "MB": round(e.bytes / 1e6, 2), "licence": e.licence, "citation": e.citation}
-                        for k, e in entries.items()]), None)
+    _emit(
+        pd.DataFrame(
+            [
+                {"name": k, "MB": round(e.bytes / 1e6, 2), "licence": e.licence, "citation": e.citation}
+                for k, e in entries.items()
+            ]
+        ),
+        None,
+    )
 
 
 @data.command("fetch", epilog=_EXAMPLE + "NAGKIT_MIRROR=/path/to/files nagkit data fetch")

@@ -35,7 +35,7 @@ STYLE = {
     "lines.linewidth": 2.0,
 }
 NAMES = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "imagenet16-120": "ImageNet16-120"}
-_OP_STYLE = {  # label, colour
+OP_STYLE = {  # label, colour
     nb201.NONE: ("none", "#C4C4C4"),
     nb201.SKIP: ("skip", "#56B4E9"),
     nb201.CONV1: ("1×1", "#E69F00"),
@@ -75,8 +75,8 @@ def search_curves(
             seeds = {len(values) for values in methods.values()}
             ax.set_title(f"{NAMES.get(dataset, dataset)}, n = {'/'.join(map(str, sorted(seeds)))} seeds")
             ax.set(xlabel="architectures trained", ylabel="best test accuracy (%)")
-        _legend(figure, axes)
-    return _closed(figure)
+        legend(figure, axes)
+    return closed(figure)
 
 
 def pool_histograms(
@@ -117,7 +117,7 @@ def pool_histograms(
             axes[0, column].set_title(f"{NAMES.get(dataset, dataset)}{title}", fontsize=12)
             axes[-1, column].set_xlabel("test accuracy (%)")
         figure.supylabel("share of the valid draws (%)", fontsize=12)
-    return _closed(figure)
+    return closed(figure)
 
 
 def quality_diversity(
@@ -160,8 +160,8 @@ def quality_diversity(
             _plain_log(ax.xaxis, [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000], ax.get_xlim()[1])
             _plain_log(ax.yaxis, [0.2, 0.3, 0.5, 1, 2, 3, 5, 10, 20, 30, 50], ax.get_ylim()[0])
         axes[0].set_ylabel("mean of the draws:\npoints below the optimum")
-        _legend(figure, axes)
-    return _closed(figure)
+        legend(figure, axes)
+    return closed(figure)
 
 
 def intervals(frame: pd.DataFrame, *, label: str, zero: float | None = None) -> Figure:
@@ -181,7 +181,7 @@ def intervals(frame: pd.DataFrame, *, label: str, zero: float | None = None) -> 
             ax.set_yticks(y, [" ".join(NAMES.get(word, word) for word in row.split(" ")) for row in rows])
             ax.set_title(NAMES.get(column, column), fontsize=12)
         figure.supxlabel(label, fontsize=12)
-    return _closed(figure)
+    return closed(figure)
 
 
 def curves(frame: pd.DataFrame, panels: Mapping[str, str], *, xlabel: str, log: bool = True, floor: str = "") -> Figure:
@@ -214,8 +214,8 @@ def curves(frame: pd.DataFrame, panels: Mapping[str, str], *, xlabel: str, log: 
             if log:
                 ax.set_xscale("log")
                 _plain_log(ax.xaxis, sorted(part["column"].astype(float).unique()), np.inf)
-        _legend(figure, axes, ncols=3 if max(map(len, rows)) < 36 else 2)
-    return _closed(figure)
+        legend(figure, axes, ncols=3 if max(map(len, rows)) < 36 else 2)
+    return closed(figure)
 
 
 def sampler_error(frame: pd.DataFrame, *, floor: str = "exact draws") -> Figure:
@@ -253,8 +253,8 @@ def sampler_error(frame: pd.DataFrame, *, floor: str = "exact draws") -> Figure:
         axes[1].set(xlabel="seconds for 10,000 draws")
         _plain_log(axes[1].xaxis, [0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50], axes[1].get_xlim()[1])
         _plain_log(axes[0].yaxis, [0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1], axes[0].get_ylim()[1])
-        _legend(figure, axes[:1])
-    return _closed(figure)
+        legend(figure, axes[:1])
+    return closed(figure)
 
 
 def cell_strip(archs: np.ndarray, titles: Sequence[str] | None = None, *, columns: int = 4) -> Figure:
@@ -269,7 +269,7 @@ def cell_strip(archs: np.ndarray, titles: Sequence[str] | None = None, *, column
             if i < len(archs):
                 draw_cell(archs[i], ax)
                 ax.set_title(titles[i] if titles is not None else "", fontsize=12)
-    return _closed(figure)
+    return closed(figure)
 
 
 def draw_cell(arch: np.ndarray, ax: Axes) -> None:
@@ -283,7 +283,7 @@ def draw_cell(arch: np.ndarray, ax: Axes) -> None:
     live = nb201.live_edges(arch[None])[0]
     bend = {(0, 2): -0.62, (1, 3): 0.62, (0, 3): -0.8}  # neighbours are joined straight; the others bow out of their way
     for op, (source, target), alive in zip(arch, nb201.EDGES, live, strict=True):
-        name, colour = _OP_STYLE[int(op)]
+        name, colour = OP_STYLE[int(op)]
         curve = bend.get((source, target), 0.0)
         ax.add_patch(
             FancyArrowPatch(
@@ -325,7 +325,7 @@ def _paper_markers(ax: Axes, rows: pd.DataFrame, budget: int) -> None:
         )  # fmt: skip
 
 
-def _legend(figure: Figure, axes: Sequence[Axes], ncols: int = 4) -> None:
+def legend(figure: Figure, axes: Sequence[Axes], ncols: int = 4) -> None:
     entries = {}
     for ax in axes:
         entries |= dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
@@ -338,6 +338,6 @@ def _plain_log(axis, ticks: Sequence[float], top: float) -> None:
     axis.set_major_formatter(FuncFormatter(lambda tick, _: f"{tick:g}"))
 
 
-def _closed(figure: Figure) -> Figure:
+def closed(figure: Figure) -> Figure:
     plt.close(figure)
     return figure

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from itertools import product
 
 import numpy as np
+from scipy import stats
 
 from nagkit.report.exhibits import paper_rows
 from nagkit.report.plots import NAMES
@@ -16,6 +17,14 @@ TOP = (10, 20, 50, 100, 200, 500, 1000)
 """Numbers of cells at which the null rankings are read."""
 
 BINS = (-np.inf, 50, 80, 85, 90, 91, 92, 93, 94, np.inf), (-np.inf, 20, 50, 58, 64, 67, 70, 71, 72, 73, np.inf)
+OTHERS = {
+    "imagenet16-120": "ImageNet16-120, development set",
+    "ninapro": "NinaPro, no dataset code",
+    "darcy": "Darcy flow, no dataset code",
+}
+"""The data sets of Figure 5: every one in the tables that Figure 2 does not show."""
+
+_RANKS = {"top 1 %": (0, 0.01), "top 5 %": (0, 0.05), "top 20 %": (0, 0.2), "lower half": (0.5, 1)}
 _CURVES = {
     "mean accuracy": (pools.average, "%"),
     "distinct cells": (pools.distinct, "count"),
@@ -91,5 +100,48 @@ def figure2_verdict(study: pools.Pools) -> str:
         paragraphs.append(
             f"**{NAMES[dataset]}.** Most distinct cells at which a pool still has the paper's mean of {claim:.2f} %, among the "
             f"strengths and list lengths tried: {'; '.join(said)}."
+        )
+    return "\n\n".join(paragraphs)
+
+
+def figure5(profile: str = "quick", seed: int = 0, *, n_workers: int = 1, progress: bool = True) -> pools.Pools:
+    """Distributions of the same pools on the remaining data sets (paper, appendix, Figure 5).
+
+    Metrics, "LABEL ..." with the labels of `OTHERS`: "accuracy" (columns max, mean, min), "share of draws" (column: part of all
+    15,625 cells by their rank on that data set) and "distinct cells". The method as published is left out.
+    """
+    options = {"n_workers": n_workers, "progress": progress}
+    study = pools.collect("figure5", profile, seed, datasets=tuple(OTHERS), as_published=False, **options)
+    for dataset, label in OTHERS.items():
+        accuracy = study.accuracy[dataset]
+        rank = stats.rankdata(-accuracy, method="average") / len(accuracy)
+        for row, groups in study.pools[dataset].items():
+            for name, measure in (("max", pools.best), ("mean", pools.average), ("min", pools.worst)):
+                pools.add(study.exhibit, row, name, f"{label}: accuracy", pools.by_group(groups, measure, accuracy), "%")
+            for name, (low, high) in _RANKS.items():
+                inside = pools.of_valid(lambda values, low=low, high=high: 100 * ((values > low) & (values <= high)).mean())
+                pools.add(study.exhibit, row, name, f"{label}: share of draws", pools.by_group(groups, inside, rank), "%")
+            cells = pools.by_group(groups, pools.distinct, accuracy)
+            pools.add(study.exhibit, row, "pool", f"{label}: distinct cells", cells, "count")
+    return study
+
+
+def figure5_verdict(study: pools.Pools) -> str:
+    """How far the pools carry over to the remaining data sets, in words."""
+    rows = study.exhibit.frame().set_index(["row", "column", "metric"])
+    paragraphs = []
+    for label in OTHERS.values():
+        said = []
+        for row in (pools.OURS, pools.OURS_EXACT, pools.SORTED, pools.RANDOM):
+            share = rows.loc[row, "top 5 %", f"{label}: share of draws"]
+            said.append(f"{pools.lower(row)} {pools.spelled(share, '.1f')} %")
+        lists = [row for row in study.shown if row.startswith(("Largest", "Hand rule"))]
+        null = max(lists, key=lambda row: rows.loc[row, "mean", f"{label}: accuracy"]["value"])
+        ours, mean = (rows.loc[row, "mean", f"{label}: accuracy"] for row in (pools.OURS, null))
+        word = "above" if ours.lo > mean.value else "below" if ours.hi < mean.value else "not distinguishable from"
+        paragraphs.append(
+            f"**{label}.** Draws in the best 5 % of all cells: {'; '.join(said)}. The mean of our pool, "
+            f"{pools.spelled(ours, '.2f')} %, is {word} that of the best list without a network ({pools.lower(null)}, "
+            f"{mean.value:.2f} %)."
         )
     return "\n\n".join(paragraphs)

@@ -42,7 +42,7 @@ class Pools(NamedTuple):
     accuracy: dict[str, np.ndarray]
     """Test accuracy of every cell, float64 `(15625,)`."""
     published: str
-    """Name of the row of the method as published; it says so when steps or draws are fewer."""
+    """Name of the row of the method as published; it says so when steps or draws are fewer. "" when it was left out."""
     oracle: str
     """One line about the benchmark that was asked."""
 
@@ -56,10 +56,14 @@ class Pools(NamedTuple):
         number, mean = (by_group(self.pools[dataset][row], measure, self.accuracy[dataset]).mean() for measure in measures)
         return float(number), float(mean)
 
+    def floor(self, dataset: str) -> float:
+        """Where the axis of a histogram may begin: the lower quartile of all cells, percent."""
+        return float(np.quantile(self.accuracy[dataset], 0.25))
+
     @property
     def shown(self) -> list[str]:
         """The rows of the histograms: every pool but the shorter lists."""
-        return [row for row in self.pools[DATASETS[0]] if not row.endswith(" 100 cells")]
+        return [row for row in next(iter(self.pools.values())) if not row.endswith(" 100 cells")]
 
 
 # Jobs -----------------------------------------------------------------------------------------------------------------
@@ -166,17 +170,22 @@ def table3(profile: str = "quick", seed: int = 0, *, n_workers: int = 1, progres
     return study
 
 
-def collect(name: str, profile: str, seed: int, **options) -> Pools:
-    """The pools of Table 3, drawn or found among the finished jobs, for the exhibit `name`; `options` go to `map_jobs`."""
+def collect(
+    name: str, profile: str, seed: int, *, datasets: Sequence[str] = DATASETS, as_published: bool = True, **options
+) -> Pools:
+    """The pools of Table 3, drawn or found among the finished jobs, for the exhibit `name`; `options` go to `map_jobs`.
+
+    The method as published, whose sampler is slow, is left out unless `as_published`.
+    """
     bench = open_benchmark("nb201")
     n, n_training, n_sampling, draws, steps = setting(profile)
     source = table_path() if bench.oracle == "table" else paths.DATA / "surrogates" / "nb201.safetensors"
     files = (source, *inputs(), paths.DATA / "presets.yaml")
     exhibit = Exhibit(name, profile, seed=seed, seeds=n_training * n_sampling, oracle=bench.oracle, data=files)
-    accuracy = {dataset: bench.query(SPACE.all(), dataset, split="test") for dataset in DATASETS}
+    accuracy = {dataset: bench.query(SPACE.all(), dataset, split="test") for dataset in datasets}
     training, sampling = range(n_training), [100 * seed + number for number in range(n_sampling)]
     scale = presets.load()["nb201"]["scale"]
-    keys = list(product(DATASETS, VARIANTS, training, sampling))
+    keys = list(product(datasets, VARIANTS, training, sampling))
     laws = {row: (prior, rule, scale[rule][prior], n) for row, (prior, rule) in VARIANTS.items()}
     jobs = [(dataset, t, s, *laws[row]) for dataset, row, t, s in keys]
     guided = dict(zip(keys, draw_guided(jobs, **options), strict=True))
@@ -184,20 +193,23 @@ def collect(name: str, profile: str, seed: int, **options) -> Pools:
     unguided = [result["archs"] for result in cluster.map_jobs(unguided_pool, wide, data=inputs(), **options)]
     rounds = -(-draws // published.DRAWS)
     size = min(draws, published.DRAWS)
-    runs = [(d, t, 1000 * seed + number) for d in DATASETS for t in training for number in range(rounds)]
+    runs = [(d, t, 1000 * seed + number) for d in datasets for t in training for number in range(rounds)]
+    runs = runs if as_published else []
     made = dict(zip(runs, published.draws(runs, n=size, steps=steps, **options), strict=True))
     label = _PUBLISHED if (draws, steps) == (1000, published.STEPS) else f"{_PUBLISHED}, but {draws} draws, {steps} steps"
     pools: dict[str, dict[str, Groups]] = {}
-    for dataset in DATASETS:
+    for dataset in datasets:
+        slow: dict[str, Groups] = {}
+        if as_published:
+            each = [[made[dataset, t, 1000 * seed + r]["archs"] for r in range(rounds)] for t in training]
+            slow[label] = [[np.concatenate(found)[:draws]] for found in each]
         pools[dataset] = {
             **_without_network(dataset, seed, n),
             SORTED: [[_liked(pool, dataset, t, n) for pool in unguided] for t in training],
-            label: [
-                [np.concatenate([made[dataset, t, 1000 * seed + r]["archs"] for r in range(rounds)])[:draws]] for t in training
-            ],
+            **slow,
             **{row: [[guided[dataset, row, t, s] for s in sampling] for t in training] for row in VARIANTS},
         }
-    return Pools(exhibit, pools, accuracy, label, bench.describe())
+    return Pools(exhibit, pools, accuracy, label if as_published else "", bench.describe())
 
 
 def _without_network(dataset: str, seed: int, n: int, n_seeds: int = 15) -> dict[str, Groups]:

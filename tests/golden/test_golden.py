@@ -10,7 +10,18 @@ import pytest
 
 from nagkit.errors import NagkitError
 from nagkit.report import exhibits
-from nagkit.studies import ablation, calibration, diversity, exact_guidance, pools, samplers, table2
+from nagkit.studies import (
+    ablation,
+    calibration,
+    diversity,
+    exact_guidance,
+    hardware,
+    pools,
+    robustness,
+    samplers,
+    strength,
+    table2,
+)
 
 GOLDEN = Path(__file__).parent
 STUDIES = {
@@ -20,6 +31,13 @@ STUDIES = {
     "ablation_dataset": (ablation.ablation_dataset, ablation.ablation_verdict),
     "exact_guidance": (exact_guidance.exact_guidance, exact_guidance.verdict),
     "ofa_calibration": (calibration.ofa_calibration, calibration.verdict),
+    "table5": (robustness.table5, robustness.table5_verdict),
+    "table10": (robustness.table10, robustness.table10_verdict),
+    "figure7": (robustness.figure7, robustness.figure7_verdict),
+    "hardware": (hardware.hardware, hardware.verdict),
+    "predictor_input": (strength.predictor_input, strength.predictor_input_verdict),
+    "guidance_strength": (strength.guidance_strength, strength.guidance_strength_verdict),
+    "figure5": (diversity.figure5, diversity.figure5_verdict),
     "figure_samplers": (samplers.figure_samplers, samplers.verdict),
 }
 

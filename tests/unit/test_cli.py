@@ -168,3 +168,23 @@ def test_the_installed_command_reports_errors_without_a_traceback():
     run = subprocess.run(command, capture_output=True, text=True, check=False)
     assert run.returncode == 2
     assert run.stderr == "nagkit: n must be at least 1, got 0\n"
+
+
+def test_a_users_csv_becomes_a_ranked_pool(nagkit, tmp_path):
+    cells = SPACE.all()[::150]
+    values = [float(4 - (cell == nb201.CONV3).sum()) for cell in cells]
+    my = tmp_path / "my.csv"
+    pd.DataFrame({"arch": SPACE.to_string(cells), "value": values}).to_csv(my, index=False)
+    status, out, err = nagkit("sample", "--objective", my, "--minimise", "--n", 60, "--ranked")
+    pool = pd.read_csv(io.StringIO(out))
+    assert status == 0 and f"of {len(cells)} measured cells" in err
+    assert list(pool) == ["arch", "error", "predicted", "my"]
+    assert pool["predicted"].is_monotonic_decreasing
+    assert pool["my"].mean() < sum(values) / len(values)
+
+
+def test_options_of_an_objective_without_one_are_refused(nagkit):
+    for arguments in (["--limit", "5ms"], ["--minimise"]):
+        status, out, err = nagkit("sample", "--n", 5, *arguments)
+        assert (status, out) == (2, "") and "--objective" in err
+    assert "--ranked needs a prediction" in nagkit("sample", "--n", 5, "--ranked")[2]

@@ -1,0 +1,167 @@
+"""From a column of the benchmark, or a user's own measurements, to something that guides: `nagkit sample --objective`."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+
+from nagkit.benchmarks.table import Benchmark, open_benchmark
+from nagkit.errors import NagkitError, unknown
+from nagkit.predictors import objective
+from nagkit.rng import numpy_stream
+from nagkit.spaces import nb201
+
+SPACE = nb201.Space()
+PAIRS = 100
+"""Random cells that are looked up when the objective is a column of the benchmark."""
+
+DEVELOPMENT = "gaussian_noise_sev2"
+"""The objective on which the strength is chosen; it is never reported."""
+
+PENALTY = 10.0
+"""Deviations of the accuracy score that one deviation of the cost beyond a limit is worth."""
+
+_UNITS = {"latency": "ms", "energy": "mJ"}
+
+
+class Objective(NamedTuple):
+    """What was measured, and the predictor fitted to it."""
+
+    name: str
+    unit: str
+    minimise: bool
+    fitted: objective.Fitted
+    archs: np.ndarray
+    """Measured cells, int8 `(n, 6)`."""
+    values: np.ndarray
+    """float64 `(n,)`"""
+
+    def describe(self) -> str:
+        """One line: what was fitted to what, and how well it ranks cells it has not seen."""
+        agreement = self.fitted.agreement
+        held = "" if np.isnan(agreement) else f", Spearman {agreement:.2f} with {len(self.values) // 5} held-out pairs"
+        return f"{self.name}: {self.fitted.model} model of {len(self.values)} measured cells{held}"
+
+
+def load(spec: str, *, pairs: int = PAIRS, seed: int = 0, minimise: bool = False, oracle: str = "auto") -> Objective:
+    """The objective that `spec` names.
+
+    A file name ending in .csv: a user's pairs `arch,value`. "latency:DEVICE" or "energy:DEVICE", or the name of any column
+    of the benchmark ("apgd_ce_eps1.0", or in full "cifar100/test/fog_sev2"; CIFAR-10 test without a data set): that column at
+    `pairs` random cells. Costs are minimised; a user's values are if `minimise`.
+    """
+    if spec.endswith(".csv"):
+        archs, values = read_pairs(Path(spec))
+        name, unit = Path(spec).stem, ""
+    else:
+        bench = open_benchmark("nb201", oracle)
+        dataset, split, metric = _column(spec, bench)
+        column = bench.column(dataset, split=split, metric=metric)
+        known = np.flatnonzero(np.isfinite(column))
+        if not objective.FEWEST <= pairs <= len(known):
+            raise NagkitError(f"pairs must be {objective.FEWEST} to {len(known)} cells with a value of {metric}, got {pairs}")
+        rows = numpy_stream(seed, f"objective/{dataset}/{metric}").choice(known, pairs, replace=False)
+        archs, values, name = SPACE.all()[rows], column[rows], metric
+        unit = _UNITS.get(metric.split("_")[0], "%")
+        minimise = minimise or unit != "%"
+    return Objective(name, unit, minimise, objective.fit(archs, values, seed=seed), archs, values)
+
+
+def _column(spec: str, bench: Benchmark) -> tuple[str, str, str]:
+    if spec.count("/") == 2:
+        dataset, split, metric = spec.split("/")
+        bench.column(dataset, split=split, metric=metric)
+        return dataset, split, metric
+    metric = spec.replace(":", "_", 1)
+    metrics = bench.metrics("cifar10", split="test")
+    if metric not in metrics:
+        raise unknown("objective", spec, [f"{m.replace('_', ':', 1) if m.split('_')[0] in _UNITS else m}" for m in metrics])
+    return "cifar10", "test", metric
+
+
+def read_pairs(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Cells int8 `(n, 6)` and values float64 `(n,)` of a CSV with the columns `arch,value`; equal rows count once.
+
+    Raises `NagkitError` for a file that is no such CSV, an unknown cell, a value that is not a finite number, a cell with
+    two values, fewer than ten cells and values that are all equal; rows are numbered from 1 below the header.
+    """
+    try:
+        frame = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except OSError as error:
+        raise NagkitError(f"cannot read {path}: {error.strerror or error}") from None
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise NagkitError(f"{path} is not a CSV file: {error}") from None
+    if not {"arch", "value"} <= set(frame):
+        raise NagkitError(f"{path} needs the columns arch and value, found {', '.join(frame)}")
+    values = pd.to_numeric(frame["value"], errors="coerce").to_numpy(float)
+    if not np.isfinite(values).all():
+        row = int(np.argmin(np.isfinite(values)))
+        raise NagkitError(f"{path}, row {row + 1}: value {frame['value'][row]!r} is not a finite number; leave the row out")
+    try:
+        archs = SPACE.from_string(list(frame["arch"]))
+    except NagkitError as error:
+        raise NagkitError(f"{path}: {error}") from None
+    codes = SPACE.code(archs)
+    _, first, which = np.unique(codes, return_index=True, return_inverse=True)
+    other = np.flatnonzero(values != values[first[which]])
+    if len(other):
+        row, known = other[0], first[which][other[0]]
+        raise NagkitError(
+            f"{path}: rows {known + 1} and {row + 1} give one cell two values, {values[known]:g} and {values[row]:g}; keep one"
+        )
+    kept = np.sort(first)
+    try:
+        objective.check(archs[kept], values[kept])
+    except NagkitError as error:
+        raise NagkitError(f"{path}: {error}") from None
+    return archs[kept], values[kept]
+
+
+def parse_limit(text: str, unit: str) -> float:
+    """The number in "5ms", "5 ms" or "5"; `NagkitError` for another unit than the objective's or no number."""
+    match = re.fullmatch(r"\s*([+-]?[0-9.]+(?:e[+-]?\d+)?)\s*(\D*?)\s*", text, re.IGNORECASE)
+    try:
+        number = float(match[1]) if match else float("nan")
+    except ValueError:
+        number = float("nan")
+    if not np.isfinite(number) or (match[2] and match[2] != unit):
+        raise NagkitError(f"limit {text!r} is not a number of {unit or 'the unit of the values'}; for example {5:g}{unit}")
+    return number
+
+
+def aim(
+    target: Objective, *, accuracy: Callable | None = None, weight: float = 1.0, limit: float | None = None
+) -> tuple[Callable, str]:
+    """What guidance differentiates, `(x, sigma) → (B,)`, and a warning ("" when there is none).
+
+    Without `limit`, the objective's score, negative for a cost; with `accuracy`, that score plus `weight` times it. With
+    `limit`, in the objective's unit, the score of `accuracy` (or none) less a penalty for what a cell is predicted to be on
+    the wrong side of the limit. Raises `NagkitError` when no cell is predicted to keep the limit.
+    """
+    score, sign = target.fitted.predictor, -1.0 if target.minimise else 1.0
+    if not 0 <= weight < np.inf:
+        raise NagkitError(f"weight must be a finite number >= 0, got {weight}")
+    if limit is None:
+        if accuracy is None:
+            return lambda x, sigma: sign * score(x, sigma), ""
+        return lambda x, sigma: accuracy(x, sigma) + weight * sign * score(x, sigma), ""
+    predicted = target.fitted.value(SPACE.all())
+    keeps = sign * predicted >= sign * limit
+    if not keeps.any():
+        best = (predicted * sign).max() * sign
+        raise NagkitError(
+            f"no cell is predicted to keep {target.name} {'below' if target.minimise else 'above'} {limit:g} {target.unit}: "
+            f"the best is predicted at {best:.4g}, the best measured {(target.values * sign).max() * sign:.4g}; relax the limit"
+        )
+    warning = f"{target.name}: every cell is predicted to keep the limit {limit:g} {target.unit}" if keeps.all() else ""
+    bound = target.fitted.score(limit)
+
+    def penalised(x: torch.Tensor, sigma: float | torch.Tensor) -> torch.Tensor:
+        beyond = torch.relu(sign * (bound - score(x, sigma)))
+        return (accuracy(x, sigma) if accuracy else 0.0) - PENALTY * beyond
+
+    return penalised, warning

@@ -1,0 +1,155 @@
+"""Predictors of one objective, fitted in seconds to measured (architecture, value) pairs of NAS-Bench-201.
+
+Two models: "propagation", the network of the ranking predictor without a data set code, for what a trained cell can do; and
+"linear", one weight an operation and edge, for costs that add up and that dead edges have too. Which one fits is measured.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from scipy import stats
+from torch import nn
+
+from nagkit.errors import NagkitError, unknown
+from nagkit.predictors.ranking import CellPropagation
+from nagkit.predictors.task import TaskPredictor
+from nagkit.rng import numpy_stream, torch_stream
+from nagkit.spaces import nb201
+
+MODELS = ("propagation", "linear")
+FEWEST = 10
+"""Pairs below which no predictor is fitted."""
+
+_MEMBERS, _STEPS, _RATE, _CODE = 5, 300, 1e-2, 8
+_RIDGE = 1.0
+
+
+class LinearCost(nn.Module):
+    """A weight for each operation on each edge, `(30,)`."""
+
+    def __init__(self, weights: np.ndarray):
+        super().__init__()
+        self.register_buffer("weights", torch.as_tensor(weights, dtype=torch.float32))
+
+    def forward(self, x: torch.Tensor, sigma: float | torch.Tensor, code: torch.Tensor) -> torch.Tensor:
+        """`x (B, 8, 7)` centred → `(B,)`; `sigma` and `code` are ignored."""
+        return (x[:, 1:7, 2:].flatten(1) + 1) / 2 @ self.weights.to(x)
+
+
+class Fitted(NamedTuple):
+    """A predictor of an objective, and what is needed to speak in the objective's own unit."""
+
+    predictor: TaskPredictor
+    """Standard deviations over the space; larger where the objective is larger."""
+    model: str
+    agreement: float
+    """Spearman correlation with the pairs that were held out to choose the model; nan when the model was given."""
+    knots: tuple[np.ndarray, np.ndarray]
+    """Increasing scores of the measured cells, in the unit of `predictor`, and their values."""
+
+    def value(self, archs: np.ndarray) -> np.ndarray:
+        """Predicted value of each cell in the objective's own unit, float64 `(B,)`."""
+        return self._line(self.predictor.rank(archs), *self.knots)
+
+    def score(self, value: float) -> float:
+        """The score of a cell whose predicted value is `value`."""
+        return float(self._line(np.array([value], float), *self.knots[::-1])[0])
+
+    def _line(self, x: np.ndarray, at: np.ndarray, to: np.ndarray) -> np.ndarray:
+        """Piecewise linear through the knots; a linear model also beyond them, the other one stays at the ends."""
+        inside = np.interp(x, at, to)
+        if self.model == "linear":
+            slope = (to[-1] - to[0]) / (at[-1] - at[0])
+            inside = inside + slope * (np.minimum(x - at[0], 0) + np.maximum(x - at[-1], 0))
+        return inside
+
+
+def fit(archs: np.ndarray, values: np.ndarray, *, model: str | None = None, seed: int = 0) -> Fitted:
+    """A predictor of one objective from measured pairs: cells int8 `(n, 6)`, pairwise distinct, and values `(n,)`.
+
+    Without `model`, both are fitted to four fifths of the pairs, and the one whose ranking of the last fifth is nearer to
+    the measured one is fitted to all. A few seconds on one core. Raises `NagkitError` for fewer than `FEWEST` pairs, a
+    value that is not finite, values that are all equal, and an unknown model.
+    """
+    if model is not None and model not in MODELS:
+        raise unknown("model of an objective", model, MODELS)
+    check(archs, values)
+    agreement = float("nan")
+    if model is None:
+        order = numpy_stream(seed, "objective/held-out").permutation(len(archs))
+        kept, held = order[len(order) // 5 :], order[: len(order) // 5]
+        found = {name: _fit(name, archs[kept], values[kept, None], seed)[0].predictor.rank(archs[held]) for name in MODELS}
+        with np.errstate(invalid="ignore"):
+            truth = stats.rankdata(values[held])
+            scores = {name: float(np.nan_to_num(np.corrcoef(stats.rankdata(s), truth)[0, 1])) for name, s in found.items()}
+        model = max(scores, key=scores.get)
+        agreement = scores[model]
+    return _fit(model, archs, values[:, None], seed)[0]._replace(agreement=agreement)
+
+
+def fit_many(archs: np.ndarray, values: np.ndarray, *, model: str = "propagation", seed: int = 0) -> list[Fitted]:
+    """A predictor for each column of `values` `(n, k)`, all fitted at once, on the same cells `(n, 6)`."""
+    for column in values.T:
+        check(archs, column)
+    return _fit(model, archs, values, seed)
+
+
+def check(archs: np.ndarray, values: np.ndarray) -> None:
+    """`NagkitError` for pairs to which nothing can be fitted: too few, not finite, or constant."""
+    if len(archs) != len(values) or len(archs) < FEWEST:
+        raise NagkitError(f"an objective needs at least {FEWEST} measured cells, got {len(archs)}; measure more")
+    if not np.isfinite(values).all():
+        raise NagkitError(
+            f"value {int(np.argmin(np.isfinite(values))) + 1} of an objective is not a finite number; leave it out"
+        )
+    if np.ptp(values) == 0:
+        raise NagkitError(f"all {len(values)} values of an objective are {values[0]:g}; a constant gives no direction")
+
+
+def _fit(model: str, archs: np.ndarray, values: np.ndarray, seed: int) -> list[Fitted]:
+    space = nb201.Space()
+    x = space.encode(archs)
+    if model == "linear":
+        targets = (values - values.mean(axis=0)) / values.std(axis=0)
+        features = ((x[:, 1:7, 2:] + 1) / 2).flatten(1).double().numpy()
+        weights = np.linalg.solve(features.T @ features + _RIDGE * np.eye(30), features.T @ targets)
+        models: Sequence[nn.Module] = [LinearCost(column) for column in weights.T]
+    else:
+        ranks = stats.rankdata(values, axis=0)
+        targets = stats.norm.ppf((ranks - 0.5) / len(values))  # normal scores: a few useless cells do not rule the loss
+        models = _propagation(x, targets, seed)
+    fitted = []
+    for network, target, column in zip(models, targets.T, values.T, strict=True):
+        predictor = TaskPredictor(network, torch.zeros(1, _CODE), space)
+        knots = np.unique(np.stack([(target - predictor.centre) / predictor.spread, column], axis=1), axis=0).T
+        fitted.append(Fitted(predictor, model, float("nan"), (knots[0], knots[1])))
+    return fitted
+
+
+def _propagation(x: torch.Tensor, targets: np.ndarray, seed: int) -> list[CellPropagation]:
+    """Ensembles of propagation networks, one for each column of `targets` `(n, k)`, trained side by side."""
+    n_targets = targets.shape[1]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(torch_stream(seed, "objective").initial_seed())
+        together = CellPropagation(1, members=_MEMBERS * n_targets, code=_CODE)
+    target = torch.as_tensor(targets.T, dtype=torch.float32).repeat_interleave(_MEMBERS, dim=0)  # (members, n)
+    code, parameters = torch.zeros(1, _CODE), dict(together.named_parameters())
+    trained = {name: value for name, value in parameters.items() if not name.startswith(("sets", "from_code"))}
+    optimiser = torch.optim.AdamW(trained.values(), lr=_RATE, weight_decay=0.1)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, _STEPS)
+    for _ in range(_STEPS):
+        loss = (together.members(x, code) - target).square().mean(dim=1).sum()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        schedule.step()
+    models = []
+    for i in range(n_targets):
+        model = CellPropagation(1, members=_MEMBERS, code=_CODE)
+        part = slice(i * _MEMBERS, (i + 1) * _MEMBERS)
+        own = {name: value.detach()[part] for name, value in parameters.items() if not name.startswith("sets")}
+        model.load_state_dict(own, strict=False)
+        models.append(model.eval().requires_grad_(False))
+    return models
