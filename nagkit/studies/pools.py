@@ -261,7 +261,7 @@ def _differences(study: Pools, dataset: str, n: int) -> None:
 
 def lower(row: str) -> str:
     """A row's name inside a sentence."""
-    return row[0].lower() + row[1:]
+    return row if row[1:2].isupper() else row[0].lower() + row[1:]
 
 
 def table3_verdict(study: Pools) -> str:
