@@ -45,6 +45,7 @@ def trade_off(
                 ax.plot(*front.T, plots.MARKERS[0], ms=4, color=plots.PALETTE[0], label="front found" if k == 0 else None)
             ax.set(xlabel=labels[0], ylabel=labels[1] if i == 0 else None, title=name, xscale="log")
             ax.title.set_size(11)
+            plots.plain_log(ax.xaxis, [0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100], ax.get_xlim()[1])
         axes[0, 0].set_ylim(best[:, 1].max() - 25, best[:, 1].max() + 1)
         plots.legend(figure, axes[0])
     return plots.closed(figure)

@@ -69,7 +69,7 @@ def search_curves(
             budget = max(values.shape[1] for values in methods.values())
             low = (floor or {}).get(dataset, ax.get_ylim()[0])
             ax.set(xscale="log", xlim=(0.93, budget * 1.15), ylim=(low, optimum[dataset] + 0.09 * (optimum[dataset] - low)))
-            _plain_log(ax.xaxis, [1, 3, 5, 10, 20, 50, 100, 200, 500], budget)
+            plain_log(ax.xaxis, [1, 3, 5, 10, 20, 50, 100, 200, 500], budget)
             if paper is not None:
                 _paper_markers(ax, paper[paper["column"] == dataset], budget)
             seeds = {len(values) for values in methods.values()}
@@ -157,8 +157,8 @@ def quality_diversity(
             ax.axhline(best - paper[dataset], color="#777777", lw=1.2, ls=":", label="paper: DiffusionNAG, mean")
             ax.set(xscale="log", yscale="log", xlabel="distinct cells", title=f"{NAMES[dataset]}, optimum {best:.2f} %")
             ax.invert_yaxis()
-            _plain_log(ax.xaxis, [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000], ax.get_xlim()[1])
-            _plain_log(ax.yaxis, [0.2, 0.3, 0.5, 1, 2, 3, 5, 10, 20, 30, 50], ax.get_ylim()[0])
+            plain_log(ax.xaxis, [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000], ax.get_xlim()[1])
+            plain_log(ax.yaxis, [0.2, 0.3, 0.5, 1, 2, 3, 5, 10, 20, 30, 50], ax.get_ylim()[0])
         axes[0].set_ylabel("mean of the draws:\npoints below the optimum")
         legend(figure, axes)
     return closed(figure)
@@ -206,14 +206,15 @@ def curves(frame: pd.DataFrame, panels: Mapping[str, str], *, xlabel: str, log: 
                     x[order], y, color=colour, ls=DASHES[i % len(DASHES)], lw=1.2 if thin else 2, ms=0 if thin else 5.5,
                     marker=MARKERS[i % len(MARKERS)], label=row,
                 )  # fmt: skip
-                ax.fill_between(x[order], lo, hi, color=colour, alpha=0.15, lw=0)
+                if line["n"].min() > 2:  # the interval of two seeds hides everything else
+                    ax.fill_between(x[order], lo, hi, color=colour, alpha=0.15, lw=0)
+            ax.set(xlabel=xlabel, ylabel=label)
             low, high = part["value"].min(), part["value"].max()
-            ax.set(
-                xlabel=xlabel, ylabel=label, ylim=(low - 0.1 * (high - low), high + 0.1 * (high - low) or None)
-            )  # of few seeds
+            if high > low:  # the lines, and not the bands, say what is shown
+                ax.set_ylim(low - 0.1 * (high - low), high + 0.1 * (high - low))
             if log:
                 ax.set_xscale("log")
-                _plain_log(ax.xaxis, sorted(part["column"].astype(float).unique()), np.inf)
+                plain_log(ax.xaxis, sorted(part["column"].astype(float).unique()), np.inf)
         legend(figure, axes, ncols=3 if max(map(len, rows)) < 36 else 2)
     return closed(figure)
 
@@ -246,13 +247,13 @@ def sampler_error(frame: pd.DataFrame, *, floor: str = "exact draws") -> Figure:
             ax.axhspan(base.lo, base.hi, color="#999999", alpha=0.35, lw=0)
             ax.axhline(base.value, color="#777777", lw=1.2, ls=":", label=floor)
             ax.set(xscale="log", yscale="log")
-        _plain_log(axes[0].xaxis, [2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000], axes[0].get_xlim()[1])
+        plain_log(axes[0].xaxis, [2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000], axes[0].get_xlim()[1])
         seeds = error["n"].iloc[0]
         axes[0].set(xlabel="network calls", ylabel=f"total variation to the exact law\n(mean over edges, n = {seeds} seeds)")
         axes[0].set(ylim=(base.lo / 1.6, None))
         axes[1].set(xlabel="seconds for 10,000 draws")
-        _plain_log(axes[1].xaxis, [0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50], axes[1].get_xlim()[1])
-        _plain_log(axes[0].yaxis, [0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1], axes[0].get_ylim()[1])
+        plain_log(axes[1].xaxis, [0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50], axes[1].get_xlim()[1])
+        plain_log(axes[0].yaxis, [0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1], axes[0].get_ylim()[1])
         legend(figure, axes[:1])
     return closed(figure)
 
@@ -332,7 +333,7 @@ def legend(figure: Figure, axes: Sequence[Axes], ncols: int = 4) -> None:
     figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=ncols)
 
 
-def _plain_log(axis, ticks: Sequence[float], top: float) -> None:
+def plain_log(axis, ticks: Sequence[float], top: float) -> None:
     axis.set_major_locator(FixedLocator([tick for tick in ticks if tick <= top]))
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(FuncFormatter(lambda tick, _: f"{tick:g}"))

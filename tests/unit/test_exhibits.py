@@ -1,6 +1,7 @@
 """Tidy results, statistics, the paper's numbers and figures."""
 
 import json
+from itertools import product
 from xml.etree import ElementTree
 
 import matplotlib
@@ -14,7 +15,7 @@ from scipy import stats
 
 from nagkit import paths
 from nagkit.errors import NagkitError
-from nagkit.report import exhibits, plots
+from nagkit.report import exhibits, objective_plots, plots
 from nagkit.report.exhibits import Exhibit, Interval
 from nagkit.studies.samplers import total_variation
 
@@ -226,6 +227,15 @@ def test_a_file_with_other_columns_is_refused(tmp_path):
 # Figures
 
 
+def tidy(metric, *columns):
+    """Rows a and b of a results file with all `columns`, and a constant metric."""
+    exhibit = exhibits.Exhibit("test", "quick")
+    for row, column in product("ab", columns):
+        exhibit.add(row, column, metric, exhibits.Interval(20.0 + len(column), 19.0, 26.0), n=3, unit="%")
+        exhibit.add(row, column, "constant", 1.0, n=1, unit="%")
+    return exhibit.frame()
+
+
 def test_every_figure_draws_without_a_warning_and_is_closed():
     rng = np.random.default_rng(0)
     curves = {"cifar10": {name: np.sort(rng.uniform(90, 94, (3, 30)), axis=1) for name in "ab"}}
@@ -233,6 +243,11 @@ def test_every_figure_draws_without_a_warning_and_is_closed():
         plots.search_curves(curves, optimum={"cifar10": 94.37}, paper=exhibits.paper_rows("table2"), floor={"cifar10": 90}),
         plots.pool_histograms({"cifar10": {"a": rng.uniform(80, 94, 100), "b": np.zeros(0)}}, low={"cifar10": 85}),
         plots.cell_strip(rng.integers(0, 5, (5, 6)), columns=3),
+        plots.curves(tidy("quality", "1", "10"), {"quality": "quality (%)", "constant": "none"}, xlabel="strength", floor="b"),
+        objective_plots.operation_bars(tidy("share", "none", "skip", "1×1", "3×3", "pool"), {"share": "pools"}),
+        objective_plots.trade_off(
+            {"a": rng.uniform(1, 90, (20, 2))}, {"a": [rng.uniform(1, 90, (3, 2))]}, labels=("ms", "%"), best=np.eye(2) + 1
+        ),
     ]
     for figure in made:
         figure.canvas.draw()
