@@ -190,9 +190,11 @@ def predictor_input_verdict(study: Strength) -> str:
             f"{cells[0]:.0f} distinct cells against {cells[1]:.0f}."
         )
     gap = rows.loc[f"{X0}, minus {pools.lower(XT)}", "mean", "difference"]
-    answer = {"higher": "No.", "lower": "Yes, here too.", "equal": "It makes no difference here."}.get(
-        pools.sign(gap), "Not settled by this run."
-    )
+    answer = {
+        "higher": "Not for these predictors.",
+        "lower": "Yes, for these predictors.",
+        "equal": "It makes no difference.",
+    }.get(pools.sign(gap), "Not settled by this run.")
     best = {name: max(rows.xs((name, "development accuracy"), level=(0, 2))["value"]) for name in INPUTS[:-1]}
     first = max(best, key=best.get)
     return (
