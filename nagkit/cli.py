@@ -299,10 +299,11 @@ def train() -> None:
     """Train score networks and predictors; an interrupted run goes on where its last checkpoint was."""
 
 
-@train.command("score", epilog=_EXAMPLE + "nagkit train score --space nb201")
+@train.command("score", epilog=_EXAMPLE + "nagkit train score --space mbv3")
 @click.option("--space", default="nb201", show_default=True)
-@click.option("--preset", "network", default="ours", show_default=True, help="ours, or paper: 12 blocks, 250,000 steps.")
-@click.option("--share", type=float, default=1.0, show_default=True, help="Share of the space to train on.")
+@click.option("--preset", "network", default="ours", show_default=True,
+              help="ours; paper: 12 blocks, 250,000 steps; or positions, no-positions, gdss, those of Table 4.")  # fmt: skip
+@click.option("--share", type=float, default=1.0, show_default=True, help="Share of the cells to train on (nb201).")
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--steps", type=int, help="Steps of a trial run; needs --out.")
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Checkpoint file (default: the committed one).")

@@ -42,19 +42,22 @@ class ExhibitMap(BookDirective):
 
 
 class Cells(BookDirective):
-    """Drawings of NAS-Bench-201 cells, one benchmark string per line of the body."""
+    """Drawings of architectures, one string per line of the body: NAS-Bench-201 cells, or MBv3 networks."""
 
     has_content = True
 
     def run(self) -> list[nodes.Node]:
-        from nagkit.report.plots import cell_strip
-        from nagkit.spaces.nb201 import Space
+        from nagkit.report import generation, plots
+        from nagkit.spaces.base import get_space
 
         strings = list(self.content)
+        cells = strings[0].startswith("|")
+        archs = get_space("nb201" if cells else "mbv3").from_string(strings)
         drawing = StringIO()
-        cell_strip(Space().from_string(strings), columns=2).savefig(drawing, format="svg", metadata={"Date": None})
+        figure = plots.cell_strip(archs, columns=2) if cells else generation.network_strip(archs)
+        figure.savefig(drawing, format="svg", metadata={"Date": None})
         svg = drawing.getvalue()
-        label = escape(f"Cells as graphs: {'; '.join(strings)}")
+        label = escape(f"{'Cells as graphs' if cells else 'Networks as rows of layers'}: {'; '.join(strings)}")
         html = f'<div class="cells" role="img" aria-label="{label}">{svg[svg.index("<svg") :]}</div>'
         return [nodes.raw("", html, format="html")]
 

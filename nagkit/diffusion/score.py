@@ -5,6 +5,7 @@ import math
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from nagkit.diffusion.samplers import Denoiser
 from nagkit.errors import NagkitError, unknown
@@ -58,7 +59,9 @@ class PaperScoreNetwork(nn.Module):
     Twelve pre-norm blocks; the head reads the normalised outputs of all of them, and holds 89 % of the parameters
     (3,989,575 for NB201, 3,992,777 for 20 nodes of 9 operations). `mask` is one of `MASKS`. A node without successors
     attends to all nodes alike: the published code's masking amounts to that. `positions` is "node" (one code per node,
-    NB201), "stage" (codes repeat every 4 nodes, MBv3) or "none" (the paper's ablation).
+    NB201), "stage" (codes repeat every 4 nodes, MBv3) or "none" (the paper's ablation). `preconditioned`, which the
+    published network is not, scales input and output with the noise level as Karras et al. (2022, table 1) do, for data of
+    standard deviation 1: it learns the same function in a small part of the steps.
     """
 
     def __init__(
@@ -74,14 +77,14 @@ class PaperScoreNetwork(nn.Module):
         n_heads: int = 8,
         hidden: int = 128,
         dropout: float = 0.1,
+        preconditioned: bool = False,
     ):
         super().__init__()
-        self.register_buffer("codes", _position_codes(n_nodes, adjacency, positions, width), persistent=False)
-        allowed = attention_mask(adjacency, mask)
+        allowed = _lay_out(self, n_nodes, adjacency, mask, positions, width)
         has_target = allowed.any(dim=1, keepdim=True)
         self.register_buffer("has_target", has_target.float(), persistent=False)  # (n_nodes, 1)
         self.register_buffer("bias", _bias(allowed | ~has_target), persistent=False)  # (n_nodes, n_nodes)
-        self.scale = math.sqrt(width)
+        self.scale, self.preconditioned = math.sqrt(width), preconditioned
         self.embed = nn.Linear(n_ops, width)
         self.embed_noise = nn.Sequential(nn.Linear(width, 4 * width), nn.SiLU(), nn.Linear(4 * width, width))
         self.dropout = nn.Dropout(dropout)
@@ -94,13 +97,16 @@ class PaperScoreNetwork(nn.Module):
 
     def forward(self, x: Tensor, sigma: float | Tensor) -> Tensor:
         """Score of `x` `(B, n_nodes, n_ops)` at noise level `sigma`, a number or `(B,)`; same shape as `x`."""
-        noise = self.embed_noise(sinusoid(_per_sample(x, sigma), self.codes.shape[1]))  # (B or 1, width)
-        h = self.dropout(self.scale * self.embed(x)) + self.codes + noise[:, None]  # (B, n_nodes, width)
+        sigma = _per_sample(x, sigma)
+        spread = (1 + sigma**2).sqrt()[:, None, None] if self.preconditioned else 1.0
+        noise = self.embed_noise(sinusoid(sigma, self.codes.shape[1]))  # (B or 1, width)
+        h = self.dropout(self.scale * self.embed(x / spread)) + self.codes + noise[:, None]  # (B, n_nodes, width)
         outputs = []
         for block, norm in zip(self.blocks, self.norms, strict=True):
             h = block(h, self.bias, self.has_target)
             outputs.append(norm(h))
-        return self.head(torch.cat(outputs, dim=2))
+        score = self.head(torch.cat(outputs, dim=2))
+        return score / (sigma[:, None, None] * spread) - x / spread**2 if self.preconditioned else score
 
 
 class ScoreNetwork(nn.Module):
@@ -115,10 +121,14 @@ class ScoreNetwork(nn.Module):
     descendants: a node's posterior depends on both, which the one-way mask of the paper cannot express, and the
     closure makes two blocks enough for every pair of nodes. `positions` as in `PaperScoreNetwork`. Small and shallow on
     purpose: the law it learns is nearly independent between rows, and guidance differentiates it in every step.
+
+    `absent` adds the class of a node that is not there, whose code is all -1 and whose logit is 0 where operation k has
+    2 x_k / sigma^2. The corrections then come in units of 1 + 1 / sigma^2: a rule such as "slot 4 only with slot 3" has to
+    outweigh the evidence of a row, and that grows so. Trained on noise levels from `sigma_min` to `sigma_max`; beyond, the
+    correction is that of the nearest.
     """
 
-    sigma_range = (0.1, 5.0)
-    """Noise levels it is trained on; outside them the correction is that of the nearest one."""
+    sigma_min = 0.1
 
     def __init__(
         self,
@@ -132,34 +142,41 @@ class ScoreNetwork(nn.Module):
         n_blocks: int = 2,
         n_heads: int = 2,
         hidden: int = 64,
+        absent: bool = False,
+        sigma_max: float = 5.0,
     ):
         super().__init__()
-        self.register_buffer("codes", _position_codes(n_nodes, adjacency, positions, width), persistent=False)
-        reach = attention_mask(adjacency, mask)
+        reach = _lay_out(self, n_nodes, adjacency, mask, positions, width)
         self.register_buffer("bias", _bias(reach | reach.T | torch.eye(n_nodes, dtype=torch.bool)), persistent=False)
-        self.embed = nn.Linear(2 * n_ops, width)
+        self.absent, self.sigma_max = absent, sigma_max
+        self.embed = nn.Linear(2 * (n_ops + absent) + 2 * absent, width)
         self.embed_noise = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
         self.blocks = nn.ModuleList(_Block(width, n_heads, hidden) for _ in range(n_blocks))
         self.norm = nn.LayerNorm(width)
-        self.head = nn.Linear(width, n_ops)
+        self.head = nn.Linear(width, n_ops + absent)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
     def forward(self, x: Tensor, sigma: float | Tensor) -> Tensor:
         """E[x_0 | x] of `x` `(B, n_nodes, n_ops)` at noise level `sigma`, a number or `(B,)`; same shape, in [-1, 1]."""
-        return _softmax(self.logits(x, sigma)).mul(2).sub(1)
+        return _softmax(self.logits(x, sigma))[..., : x.shape[2]].mul(2).sub(1)
 
     def logits(self, x: Tensor, sigma: float | Tensor) -> Tensor:
-        """Unnormalised log-probabilities of the operations of every node, shaped like `x`."""
-        sigma = _per_sample(x, sigma)
+        """Unnormalised log-probabilities of the operations of every node, shaped like `x`; with `absent` one more, the last."""
+        sigma, x = _per_sample(x, sigma), functional.pad(x, (0, int(self.absent)))
         likelihood = x * (2 / sigma.clamp_min(_ZERO) ** 2)[:, None, None]
-        sigma = sigma.clamp(*self.sigma_range)
-        noise = self.embed_noise(sinusoid(10 * sigma.log(), self.codes.shape[1]))  # (B or 1, width)
         scaled = x * (1 + sigma**2).rsqrt()[:, None, None]
-        h = self.embed(torch.cat([scaled, _softmax(likelihood)], dim=2)) + (self.codes + noise[:, None])
+        sigma = sigma.clamp(self.sigma_min, self.sigma_max)
+        noise = self.embed_noise(sinusoid(10 * sigma.log(), self.codes.shape[1]))  # (B or 1, width)
+        features, gain = [scaled, _softmax(likelihood)], 1.0
+        if self.absent:  # log odds of being there, near zero and in units of the gain
+            gain = (1 + sigma**-2)[:, None, None]  # odds grow like 1 / sigma^2, and so must what can outweigh them
+            there = torch.logsumexp(likelihood[..., :-1], dim=2, keepdim=True)
+            features += [(there / 4).clamp(-3, 3), there / gain]
+        h = self.embed(torch.cat(features, dim=2)) + (self.codes + noise[:, None])
         for block in self.blocks:
             h = block(h, self.bias)
-        return likelihood + self.head(self.norm(h))
+        return likelihood + gain * self.head(self.norm(h))
 
 
 class _Block(nn.Module):
@@ -182,13 +199,15 @@ class _Block(nn.Module):
         return h + self.dropout(self.mlp(self.norm_mlp(h)))
 
 
-def _position_codes(n_nodes: int, adjacency: np.ndarray, positions: str, width: int) -> Tensor:
+def _lay_out(module: nn.Module, n_nodes: int, adjacency: np.ndarray, mask: str, positions: str, width: int) -> Tensor:
+    """Give `module` its buffer of position codes `(n_nodes, width)`, and return the `attention_mask`."""
     if np.shape(adjacency) != (n_nodes, n_nodes):
         raise NagkitError(f"adjacency must have shape {(n_nodes, n_nodes)}, got {np.shape(adjacency)}")
     if positions not in POSITIONS:
         raise unknown("position code", positions, POSITIONS)
     slots = torch.arange(n_nodes) % (4 if positions == "stage" else n_nodes)
-    return sinusoid(slots.float(), width) * (positions != "none")  # (n_nodes, width)
+    module.register_buffer("codes", sinusoid(slots.float(), width) * (positions != "none"), persistent=False)
+    return attention_mask(adjacency, mask)
 
 
 def _bias(allowed: Tensor) -> Tensor:

@@ -1,9 +1,8 @@
 """Training of score networks, resumable at any moment, and the checkpoints that come of it.
 
-Two recipes: "ours" (`ScoreNetwork`, cross-entropy of the operation under log-uniform noise; minutes on a laptop core) and
-"paper" (`PaperScoreNetwork` with the published loss and constants, 250,000 steps). While it trains, the whole state (weights,
-moving average, optimiser, random stream, curve) goes to the cache folder at regular steps, in one atomic write; a second
-call with the same arguments goes on from there and ends in the same bytes as an uninterrupted run.
+While a run trains, its whole state (weights, moving average, optimiser, random stream, curve) goes to the cache folder at
+regular steps, in one atomic write; a second call with the same arguments goes on from there and ends in the same bytes as an
+uninterrupted run.
 """
 
 import copy
@@ -11,98 +10,52 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 from tqdm.auto import tqdm
 
 from nagkit import paths
 from nagkit.data import io, resume
 from nagkit.diffusion.exact import exact_prior
+from nagkit.diffusion.gdss import GDSSScoreNetwork
+from nagkit.diffusion.recipes import RECIPES, Recipe
 from nagkit.diffusion.samplers import Denoiser, generate
 from nagkit.diffusion.score import PaperScoreNetwork, ScoreNetwork, as_denoiser
-from nagkit.diffusion.sde import VE
+from nagkit.diffusion.sde import VE, geometric_sigmas
 from nagkit.errors import NagkitError, unknown
 from nagkit.rng import numpy_stream, torch_stream
-from nagkit.spaces.base import SearchSpace
+from nagkit.spaces.base import SearchSpace, keys
 
-_NETWORKS = {network.__name__: network for network in (ScoreNetwork, PaperScoreNetwork)}
+_NETWORKS = {network.__name__: network for network in (ScoreNetwork, PaperScoreNetwork, GDSSScoreNetwork)}
+N_UNLISTED = 450_000  # training draws from a space too large to list: nine tenths of the paper's 500,000
 _STEPS = 20  # sampler steps, one network call each, of every validity figure
 _DRAWS = {"report": 256, "card": 1000}  # raw draws of a validity figure on the way, and of each seed's on the card
 
 
-def cross_entropy(network: ScoreNetwork, x0: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
-    """Mean over nodes of -log p(operation of the clean code | x_0 + sigma z), in nats."""
-    logits = network.logits(x0 + sigma[:, None, None] * noise, sigma)
-    return F.cross_entropy(logits.flatten(0, 1), x0.argmax(dim=2).flatten())
+def training_archs(space: SearchSpace, share: float = 1.0, seed: int = 0) -> np.ndarray:
+    """What a run with this `share` and `seed` trains on, int8 `(n, n_slots)`.
 
-
-def score_matching(network: PaperScoreNetwork, x0: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
-    """The paper's loss (equation 4): mean over all entries of (sigma score(x_0 + sigma z) + z)^2, without weighting."""
-    sigma = sigma[:, None, None]
-    return (sigma * network(x0 + sigma * noise, sigma.flatten()) + noise).square().mean()
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """Constants of a training run."""
-
-    network: str
-    loss: Callable[..., Tensor]
-    steps: int
-    batch: int
-    lr: float
-    warmup: int
-    cosine: bool
-    ema: float  # ceiling; the decay after n steps is (1 + n) / (10 + n) until it gets there
-    report_every: int  # steps between validity figures
-    save_every: int  # steps between saved states: what an interruption loses at most
-    beta2: float = 0.999  # of Adam
-    clip: float = 1.0
-    settings: dict = field(default_factory=dict)  # of the network
-
-
-RECIPES = {
-    "ours": Recipe(
-        "ScoreNetwork",
-        cross_entropy,
-        steps=2000,
-        batch=512,
-        lr=2e-3,  # a hundred times the paper's: a shallow network whose last layer starts at zero
-        warmup=100,
-        cosine=True,
-        ema=0.998,  # averages over about 500 steps
-        report_every=100,
-        save_every=100,
-        beta2=0.98,  # soon forgets the large first gradients, so odds of what never occurs keep falling to nothing
-    ),
-    "paper": Recipe(
-        "PaperScoreNetwork",
-        score_matching,
-        steps=250_000,
-        batch=256,
-        lr=2e-5,
-        warmup=1000,
-        cosine=False,
-        ema=0.9999,
-        report_every=10_000,
-        save_every=200,
-    ),
-}
-
-
-def training_cells(space: SearchSpace, share: float = 1.0, seed: int = 0) -> np.ndarray:
-    """Rows of `space.all()` that a run with this `share` and `seed` trains on, sorted int64 `(floor(share * size),)`."""
+    A seeded draw of `floor(share * size)` rows of `space.all()`, in its order; of a space too large to list, where `share` must
+    be 1, `N_UNLISTED` seeded draws from the first of its laws.
+    """
+    if space.stages is not None:
+        if share != 1:
+            raise NagkitError(f"{space.name} is too large to train on a share of it; leave out --share {share}")
+        return space.random(N_UNLISTED, numpy_stream(seed, "score/training draws"))
     if not 1 / space.size <= share <= 1:
         raise NagkitError(f"share of the cells to train on must be in (0, 1], got {share}")
     order = numpy_stream(seed, "score/training cells").permutation(space.size)
-    return np.sort(order[: math.floor(share * space.size)])
+    return space.all()[np.sort(order[: math.floor(share * space.size)])]
+
+
+def checkpoint(space: str, network: str = "ours", share: float = 1.0) -> Path:
+    """Where the committed checkpoint of a recipe and share lies."""
+    name = f"score_{space}" + ("" if network == "ours" else f"_{network}") + _suffix(share)
+    return paths.DATA / "checkpoints" / f"{name}.safetensors"
 
 
 def train_score(
@@ -115,7 +68,7 @@ def train_score(
     out: Path | None = None,
     progress: bool = True,
 ) -> pd.DataFrame:
-    """Train a score network of recipe `network` ("ours" or "paper") and return its curve, one row per report.
+    """Train a score network of recipe `network`, one of `RECIPES`, and return its curve, one row per report.
 
     Writes to `out` (by default the committed checkpoint of that recipe and share) the averaged weights, next to it the curve
     as CSV and a card as JSON. Curve columns: `step`, `minutes` (of training, over all sittings), `loss` (mean of about the
@@ -124,22 +77,21 @@ def train_score(
     """
     if network not in RECIPES:
         raise unknown("score network", network, RECIPES)
-    recipe = RECIPES[network]
+    recipe = RECIPES[network].for_space(space)
     if steps is not None and steps < 1:
         raise NagkitError(f"steps must be at least 1, got {steps}; the recipe's are {recipe.steps}")
     if out is None and steps not in (None, recipe.steps):
         raise NagkitError(f"{steps} steps are not the recipe's {recipe.steps}: name a file with out=... (--out) for a trial")
-    name = f"score_{space.name}" + ("" if network == "ours" else f"_{network}") + _suffix(share)
-    out = Path(out) if out else paths.DATA / "checkpoints" / f"{name}.safetensors"
-    chosen = training_cells(space, share, seed)
+    out = Path(out) if out else checkpoint(space.name, network, share)
+    chosen = training_archs(space, share, seed)
     identity = _identity(space, recipe, share, seed, steps or recipe.steps)
     state = paths.cache() / "training" / f"{out.stem}-{_digest(identity, out)}.safetensors"
     with torch.random.fork_rng(devices=[]):  # initial weights and dropout read the global stream, so the run owns it
         torch.default_generator.manual_seed(torch_stream(seed, "train/score").initial_seed())
-        average, curve = _run(space, recipe, space.encode(space.all()[chosen]), identity, state, seed, progress)
+        average, curve = _run(space, recipe, chosen, identity, state, seed, progress)
     io.write_arrays(out, {key: value.numpy() for key, value in average.state_dict().items()}, identity)
     io.write_text(out.with_suffix(".csv"), curve.to_csv(index=False))
-    card = _card(space, average, chosen, identity, curve, out)
+    card = _card(space, recipe, average, chosen, identity, curve, out)
     command = f"nagkit train score --space {space.name} --preset {network} --share {share:g} --seed {seed}"
     card["rebuild"] = command + ("" if steps is None else f" --steps {steps}")
     io.write_text(out.with_suffix(".json"), json.dumps(card, indent=2) + "\n")
@@ -147,13 +99,16 @@ def train_score(
     return curve
 
 
-def load_score(space: SearchSpace, name: str | Path | None = None, *, share: float | None = None) -> Denoiser:
+def load_score(
+    space: SearchSpace, name: str | Path | None = None, *, share: float | None = None, network: str | None = None
+) -> Denoiser:
     """The denoiser of a committed checkpoint by `name` (default `score_<space>`), or of the one at a path ending in
     .safetensors; without gradients for its weights.
 
-    `share` is the share of the space it must have been trained on: by default half for a name in `_half`, else all.
+    `share` is the share of the space it must have been trained on: by default half for a name in `_half`, else all. `network`
+    is the recipe it must come from: by default the one its name `score_<space>[_<recipe>]` says; any for another file name.
     Raises `NagkitError` when the file is missing, damaged, not a score network, differs from the hash on its card, or
-    belongs to another space, adjacency or share.
+    belongs to another space, adjacency, share or kind of network (an ablation is not the full one).
     """
     name = name or f"score_{space.name}"
     path = Path(name) if str(name).endswith(".safetensors") else paths.DATA / "checkpoints" / f"{name}.safetensors"
@@ -174,19 +129,29 @@ def load_score(space: SearchSpace, name: str | Path | None = None, *, share: flo
     if found.get("share") != share:
         had = found.get("share", 0)
         raise NagkitError(f"{path} was trained on {had:.0%} of the cells, wanted {share:.0%}; name another, or say share={had}")
-    network = _build(space, found["model"], found["settings"])
+    stem = f"score_{space.name}"
+    if network is None and path.stem.startswith(stem):
+        network = next((name for name in RECIPES if path.stem.startswith(f"{stem}_{name}")), "ours")
+    if network is not None:
+        if network not in RECIPES:
+            raise unknown("score network", network, RECIPES)
+        recipe = RECIPES[network].for_space(space)
+        had, wanted = _kind(found["model"], found["settings"]), _kind(recipe.network, recipe.settings)
+        if had != wanted:
+            raise NagkitError(f"{path} is a {had}, wanted a {wanted} (recipe {network!r}); {remedy}")
+    built = _build(space, found["model"], found["settings"])
     try:
-        network.load_state_dict({key: torch.from_numpy(value) for key, value in arrays.items()})
+        built.load_state_dict({key: torch.from_numpy(value) for key, value in arrays.items()})
     except RuntimeError as error:
         raise NagkitError(f"{path} does not hold the weights its metadata promises; {remedy}") from error
-    return _denoiser(network.requires_grad_(False))
+    return _denoiser(built.requires_grad_(False))
 
 
 def _run(
-    space: SearchSpace, recipe: Recipe, codes: Tensor, identity: dict, state: Path, seed: int, progress: bool
+    space: SearchSpace, recipe: Recipe, archs: np.ndarray, identity: dict, state: Path, seed: int, progress: bool
 ) -> tuple[nn.Module, pd.DataFrame]:
     """Train to the end, from the saved state when there is one: the averaged network and the curve."""
-    model = _build(space, recipe.network, recipe.settings)
+    model = _build(space, recipe.network, identity["settings"])
     average = copy.deepcopy(model).requires_grad_(False)
     optimiser = torch.optim.Adam(model.parameters(), lr=recipe.lr, betas=(0.9, recipe.beta2))
     modules = {"model": model, "average": average}
@@ -197,13 +162,14 @@ def _run(
     bar = tqdm(
         range(at["step"], steps), initial=at["step"], total=steps, desc="score network", disable=not progress, mininterval=1.0
     )
-    stream = torch.default_generator
+    stream, process = torch.default_generator, _process(identity["settings"])
+    levels = geometric_sigmas(_STEPS, sigma_max=process.sigma_max)
     model.train()
     for step in bar:
-        rows = torch.randint(len(codes), (recipe.batch,), generator=stream)
-        sigma = VE().std(torch.rand(recipe.batch, generator=stream))  # log-uniform on [0.1, 5], the paper's uniform time
-        noise = torch.randn((recipe.batch, *codes.shape[1:]), generator=stream)
-        loss = recipe.loss(model, codes[rows], noise, sigma)
+        x0 = space.encode(archs[torch.randint(len(archs), (recipe.batch,), generator=stream).numpy()])
+        sigma = process.std(torch.rand(recipe.batch, generator=stream))  # log-uniform, the paper's uniform time
+        noise = torch.randn(x0.shape, generator=stream)
+        loss = recipe.loss(model, x0, noise, sigma)
         optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
@@ -217,7 +183,7 @@ def _run(
         at["loss"] += (float(loss.detach()) - at["loss"]) / min(done, 100)
         if done % recipe.report_every == 0 or done == steps:
             own = torch_stream(seed, f"train/draw {done}")
-            _, errors = generate(space, _denoiser(average), _DRAWS["report"], steps=_STEPS, generator=own)
+            _, errors = generate(space, _denoiser(average), _DRAWS["report"], sigmas=levels, generator=own)
             minutes = (time.monotonic() - started) / 60
             at["curve"].append([done, round(minutes, 3), round(at["loss"], 6), 100 * float((errors == "").mean())])
         if done % recipe.save_every == 0 and done < steps:
@@ -233,29 +199,32 @@ def _learning_rate(recipe: Recipe, step: int, steps: int) -> float:
     return recipe.lr * ramp * (0.5 * (1 + math.cos(math.pi * step / steps)) if recipe.cosine else 1.0)
 
 
-def _card(space: SearchSpace, network: nn.Module, chosen: np.ndarray, identity: dict, curve: pd.DataFrame, out: Path) -> dict:
-    """What the data card says: measured on the averaged network, 1,000 raw draws in each of three sampling seeds."""
+def _card(
+    space: SearchSpace, recipe: Recipe, network: nn.Module, chosen: np.ndarray, identity: dict, curve: pd.DataFrame, out: Path
+) -> dict:
+    """What the data card says: measured on the averaged network, 1,000 raw draws in each of the sampling seeds."""
     denoiser, exact = _denoiser(network), exact_prior(space)
-    draws, n = [], _DRAWS["card"]
-    for seed in range(3):
-        archs, errors = generate(space, denoiser, n, steps=_STEPS, generator=torch_stream(seed, "sample"))
-        distinct = np.unique(space.code(archs[errors == ""]))
-        novel = int((~np.isin(distinct, chosen)).sum())
+    draws, n, known, process = [], _DRAWS["card"], keys(chosen), _process(identity["settings"])
+    levels = geometric_sigmas(_STEPS, sigma_max=process.sigma_max)
+    for seed in range(recipe.card_seeds):
+        archs, errors = generate(space, denoiser, n, sigmas=levels, generator=torch_stream(seed, "sample"))
+        distinct = np.unique(keys(archs[errors == ""]))
+        novel = int((~np.isin(distinct, known)).sum())
         draws.append({"seed": seed, "n": n, "valid": int((errors == "").sum()), "distinct": len(distinct), "novel": novel})
     stream = torch_stream(0, "train/error")
-    x0, sigma = exact.sample(4 * n, stream), VE().std(torch.rand(4 * n, generator=stream))
+    x0, sigma = exact.sample(4 * n, stream), process.std(torch.rand(4 * n, generator=stream))
     x = x0 + sigma[:, None, None] * torch.randn(x0.shape, generator=stream)
     with torch.inference_mode():
         error = (denoiser(x, sigma) - exact(x, sigma)).square().mean().sqrt()
     return {
-        "what": f"score network of {space.name}, trained by this project on {len(chosen):,} of {space.size:,} cells",
+        "what": f"score network of {space.name}, trained by this project on {len(chosen):,} of {space.size:,} architectures",
         **{key: identity[key] for key in ("model", "recipe", "share", "seed", "steps")},
         "parameters": sum(p.numel() for p in network.parameters()),
         "training_minutes": float(curve["minutes"].iloc[-1]),
         "threads": torch.get_num_threads(),
         "final_loss": float(curve["loss"].iloc[-1]),
         "rms_to_exact_denoiser": round(float(error), 5),
-        "sampler": {"name": "ancestral", "network_calls": _STEPS, "decode": "threshold"},
+        "sampler": {"name": "ancestral", "network_calls": _STEPS, "sigma_max": process.sigma_max, "decode": "threshold"},
         "draws": draws,
         "sha256": _sha256(out),
     }
@@ -271,6 +240,14 @@ def _identity(space: SearchSpace, recipe: Recipe, share: float, seed: int, steps
 def _belongs(space: SearchSpace) -> dict:
     edges = np.argwhere(space.adjacency).tolist()
     return {"space": space.name, "n_nodes": space.n_nodes, "n_ops": space.n_ops, "adjacency": edges}
+
+
+def _process(settings: dict) -> VE:
+    return VE(sigma_max=settings.get("sigma_max", VE.sigma_max))
+
+
+def _kind(model: str, settings: dict) -> str:
+    return model + (" without position codes" if settings.get("positions") == "none" else "")
 
 
 def _short(value: object) -> str:

@@ -34,7 +34,8 @@ STYLE = {
     "legend.frameon": False,
     "lines.linewidth": 2.0,
 }
-NAMES = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "imagenet16-120": "ImageNet16-120"}
+NAMES = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "imagenet16-120": "ImageNet16-120",
+         "nb201": "NAS-Bench-201", "mbv3": "MobileNetV3"}  # fmt: skip
 OP_STYLE = {  # label, colour
     nb201.NONE: ("none", "#C4C4C4"),
     nb201.SKIP: ("skip", "#56B4E9"),
@@ -334,6 +335,7 @@ def legend(figure: Figure, axes: Sequence[Axes], ncols: int = 4) -> None:
 
 
 def plain_log(axis, ticks: Sequence[float], top: float) -> None:
+    """Label a logarithmic `axis` at `ticks` up to `top`, as plain numbers."""
     axis.set_major_locator(FixedLocator([tick for tick in ticks if tick <= top]))
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(FuncFormatter(lambda tick, _: f"{tick:g}"))

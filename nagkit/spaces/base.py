@@ -60,6 +60,12 @@ class SearchSpace(Protocol):
         """Architectures from benchmark strings; a malformed one raises `NagkitError`."""
 
 
+def keys(archs: np.ndarray) -> np.ndarray:
+    """One sortable value per row, equal for equal rows: what `np.unique` and `np.isin` need to count architectures, `(B,)`."""
+    archs = np.ascontiguousarray(archs, np.int8)
+    return archs.view(f"S{archs.shape[1]}").ravel()
+
+
 def get_space(name: str, **options) -> SearchSpace:
     """The search space called `name`; `options` go to its constructor (NB201: `adjacency="official"`)."""
     if name not in SPACES:

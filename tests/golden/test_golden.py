@@ -21,6 +21,7 @@ from nagkit.studies import (
     samplers,
     strength,
     table2,
+    table4,
 )
 
 GOLDEN = Path(__file__).parent
@@ -38,6 +39,7 @@ STUDIES = {
     "predictor_input": (strength.predictor_input, strength.predictor_input_verdict),
     "guidance_strength": (strength.guidance_strength, strength.guidance_strength_verdict),
     "figure5": (diversity.figure5, diversity.figure5_verdict),
+    "table4": (table4.table4, table4.verdict),
     "figure_samplers": (samplers.figure_samplers, samplers.verdict),
 }
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.stats import chi2
 
-from nagkit import paths
+from nagkit import paths, presets
 from nagkit.diffusion.exact import StagewiseDenoiser, exact_prior
 from nagkit.diffusion.samplers import generate
 from nagkit.diffusion.sde import geometric_sigmas
@@ -277,6 +277,20 @@ def test_the_cost_card_has_no_error_on_held_out_networks():
     card = json.loads((paths.DATA / "mbv3_cost.json").read_text())
     assert card["held_out_networks"] > 500
     assert card["params"]["held_out_largest_error"] == card["macs"]["held_out_largest_error"] == 0
+
+
+@pytest.mark.parametrize("prior", ["exact", "exact-uniform"])
+def test_a_thousand_draws_of_the_exact_prior_are_valid(prior):
+    pool = presets.sample("mbv3", 1000, prior_name=prior)
+    assert (pool["error"] == "").all()
+    assert SPACE.is_valid(SPACE.from_string(list(pool["arch"]))).all()
+
+
+def test_presets_refuse_what_the_space_does_not_have():
+    with pytest.raises(NagkitError, match="unknown prior 'exact-unifrom' .did you mean 'exact-uniform'"):
+        presets.sample("mbv3", 1, prior_name="exact-unifrom")
+    with pytest.raises(NagkitError, match="no predictor guides draws of mbv3 .asked for 'cifar10'."):
+        presets.sample("mbv3", 1, dataset="cifar10")
 
 
 # --- closed-form denoisers

@@ -6,10 +6,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nagkit.diffusion import train
 from nagkit.diffusion.exact import ExactDenoiser
+from nagkit.diffusion.gdss import GDSSScoreNetwork
 from nagkit.diffusion.score import PaperScoreNetwork, ScoreNetwork, as_denoiser, attention_mask
 from nagkit.errors import NagkitError
 from nagkit.spaces import nb201
+from nagkit.spaces.base import get_space
 
 SPACE = nb201.Space()
 CHAIN = np.eye(20, k=1, dtype=bool)
@@ -55,6 +58,44 @@ def test_noise_levels_may_be_a_number_a_scalar_tensor_or_one_per_sample():
     each = torch.cat([network(x[i : i + 1], float(level)) for i, level in enumerate(levels)])
     torch.testing.assert_close(network(x, levels), each)
     torch.testing.assert_close(network(x, torch.tensor(1.0)), network(x, 1.0))
+
+
+@pytest.mark.parametrize("sigma", [0.1, 1.0, 5.0])
+def test_with_absent_nodes_an_untrained_network_is_the_posterior_of_absence_and_all_operations_alike(sigma):
+    space = get_space("mbv3")
+    x = space.encode(space.random(64, np.random.default_rng(0)))
+    x = x + sigma * torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
+    logits = torch.cat([2 * x / sigma**2, torch.zeros(64, 20, 1)], dim=2)
+    expected = 2 * logits.softmax(dim=2)[..., :9] - 1
+    torch.testing.assert_close(ScoreNetwork(20, 9, space.adjacency, absent=True)(x, sigma), expected, rtol=0, atol=1e-5)
+
+
+def test_preconditioning_leaves_noise_alone_and_the_shape_too():
+    """At an endless noise level the denoiser D = x + sigma^2 score of an untrained network forgets x."""
+    network = PaperScoreNetwork(20, 9, CHAIN, n_blocks=1, preconditioned=True).eval()
+    x = noisy(4, 1.0, n_nodes=20, n_ops=9)
+    assert network(x, torch.full((4,), 0.3)).shape == x.shape
+    with torch.inference_mode():
+        clean = x + 1e-3**2 * network(x, 1e-3)
+    torch.testing.assert_close(clean, x, atol=1e-2, rtol=0)
+
+
+def test_the_baseline_does_not_know_the_noise_level_nor_where_a_node_stands():
+    """Reversing an undirected chain is a symmetry of it, so it must be one of the network."""
+    network = GDSSScoreNetwork(20, 9, CHAIN).eval()
+    x = noisy(4, 1.0, n_nodes=20, n_ops=9)
+    torch.testing.assert_close(network(x, 0.2), network(x, 3.0))
+    torch.testing.assert_close(network(x.flip(1), 1.0), network(x, 1.0).flip(1), rtol=1e-4, atol=1e-5)
+
+
+def test_the_compared_networks_have_as_many_weights_within_five_percent():
+    space = get_space("mbv3")
+    sizes = [
+        sum(p.numel() for p in train._build(space, recipe.network, recipe.for_space(space).settings).parameters())
+        for recipe in (train.RECIPES[name] for name in ("positions", "no-positions", "gdss"))
+    ]
+    assert sizes[0] == sizes[1]
+    assert max(sizes) < 1.05 * min(sizes)
 
 
 def test_without_noise_the_network_returns_the_code_itself():

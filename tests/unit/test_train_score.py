@@ -5,19 +5,21 @@ import math
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from scipy.stats import binom, chi2, norm
 
-from nagkit import paths
+from nagkit import paths, presets
 from nagkit.data import io
 from nagkit.diffusion import train
 from nagkit.diffusion.exact import exact_prior
-from nagkit.diffusion.samplers import generate
-from nagkit.diffusion.train import load_score, train_score, training_cells
+from nagkit.diffusion.samplers import generate, network_calls
+from nagkit.diffusion.train import checkpoint, load_score, train_score, training_archs
 from nagkit.errors import NagkitError
 from nagkit.rng import torch_stream
-from nagkit.spaces import nb201
+from nagkit.spaces import mbv3, nb201
+from nagkit.spaces.base import get_space, keys
 
 SPACE = nb201.Space()
 TINY = {"width": 8, "n_blocks": 1, "n_heads": 2, "hidden": 8}
@@ -29,8 +31,15 @@ def tiny_recipes(tmp_path, monkeypatch):
     """Networks of a few hundred weights, a state saved every 5 steps, and a cache of the test's own."""
     monkeypatch.setenv("NAGKIT_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(train, "_DRAWS", {"report": 8, "card": 8})
-    small = {"batch": 16, "save_every": 5, "report_every": 10, "warmup": 4, "settings": TINY}
-    monkeypatch.setattr(train, "RECIPES", {name: replace(recipe, **small) for name, recipe in train.RECIPES.items()})
+    monkeypatch.setattr(train, "N_UNLISTED", 100)
+    monkeypatch.setattr(train, "RECIPES", {name: tiny_recipe(recipe) for name, recipe in train.RECIPES.items()})
+
+
+def tiny_recipe(recipe):
+    settings = TINY if recipe.network != "GDSSScoreNetwork" else {"width": 8, "n_blocks": 1}
+    if recipe.settings.get("positions"):
+        settings = settings | {"positions": recipe.settings["positions"]}
+    return replace(recipe, batch=16, save_every=5, report_every=10, warmup=4, settings=settings, on={})
 
 
 def tiny(out, **options):
@@ -51,7 +60,7 @@ def interrupt_at(monkeypatch, network, step):
     return lambda: monkeypatch.setitem(train.RECIPES, network, recipe)
 
 
-@pytest.mark.parametrize("network", ["ours", "paper"])
+@pytest.mark.parametrize("network", ["ours", "paper", "gdss"])
 @pytest.mark.parametrize("step", [3, 13, 22])
 def test_an_interrupted_run_ends_in_the_bytes_of_an_uninterrupted_one(tmp_path, monkeypatch, network, step):
     whole = tiny(tmp_path / "whole.safetensors", network=network)
@@ -116,11 +125,21 @@ def test_training_lowers_the_loss_and_tells_so_in_curve_and_card(tmp_path):
 
 
 def test_half_of_the_cells_is_a_seeded_draw():
-    half = training_cells(SPACE, 0.5, 0)
-    assert len(np.unique(half)) == 7812  # as in the paper's Table 4
-    assert np.array_equal(half, training_cells(SPACE, 0.5, 0))
-    assert not np.array_equal(half, training_cells(SPACE, 0.5, 1))
-    assert np.array_equal(training_cells(SPACE), np.arange(15625))
+    half = training_archs(SPACE, 0.5, 0)
+    assert len(np.unique(half, axis=0)) == 7812  # as in the paper's Table 4
+    assert np.array_equal(half, training_archs(SPACE, 0.5, 0))
+    assert not np.array_equal(half, training_archs(SPACE, 0.5, 1))
+    assert np.array_equal(training_archs(SPACE), SPACE.all())
+
+
+def test_of_a_space_too_large_to_list_a_seeded_draw_from_the_data_law():
+    space = get_space("mbv3")
+    archs = training_archs(space)
+    assert archs.shape == (train.N_UNLISTED, 20)
+    assert space.is_valid(archs).all()
+    assert np.array_equal(archs, training_archs(space))
+    with pytest.raises(NagkitError, match="mbv3 is too large to train on a share of it; leave out --share 0.5"):
+        training_archs(space, 0.5)
 
 
 @pytest.mark.parametrize(
@@ -182,14 +201,35 @@ def test_a_checkpoint_of_the_other_adjacency_is_refused(tmp_path):
         load_score(nb201.Space(adjacency="official"), tmp_path / "a.safetensors")
 
 
-@pytest.mark.parametrize("network", ["ours", "paper"])
-def test_a_saved_network_comes_back_as_a_denoiser(tmp_path, network):
-    tiny(tmp_path / "a.safetensors", network=network, share=0.5)
-    x = torch.randn(5, 8, 7, generator=torch.Generator().manual_seed(0))
-    denoised = load_score(SPACE, tmp_path / "a.safetensors", share=0.5)(x, torch.full((5,), 0.4))
+@pytest.mark.parametrize("network", list(train.RECIPES))
+@pytest.mark.parametrize("name", ["nb201", "mbv3"])
+def test_a_saved_network_comes_back_as_a_denoiser(tmp_path, name, network):
+    space = get_space(name)
+    train_score(space, out=tmp_path / "a.safetensors", network=network, steps=6, progress=False)
+    x = torch.randn(5, space.n_nodes, space.n_ops, generator=torch.Generator().manual_seed(0))
+    denoised = load_score(space, tmp_path / "a.safetensors", network=network)(x, torch.full((5,), 0.4))
     assert denoised.shape == x.shape
     assert not denoised.requires_grad
     assert denoised.abs().max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("made", "wanted", "message"),
+    [
+        ("no-positions", "positions", "is a PaperScoreNetwork without position codes, wanted a PaperScoreNetwork .recipe 'pos"),
+        ("positions", "no-positions", "is a PaperScoreNetwork, wanted a PaperScoreNetwork without position codes"),
+        ("gdss", "ours", "is a GDSSScoreNetwork, wanted a ScoreNetwork"),
+    ],
+)
+def test_the_checkpoint_of_another_kind_of_network_is_refused(tmp_path, made, wanted, message):
+    """Also when nobody says which kind is wanted and only the name of the file does."""
+    name = "score_nb201" + (f"_{wanted}" if wanted != "ours" else "")
+    tiny(tmp_path / f"{name}.safetensors", network=made, steps=1)
+    for network in (None, wanted):
+        with pytest.raises(NagkitError, match=message):
+            load_score(SPACE, tmp_path / f"{name}.safetensors", network=network)
+    with pytest.raises(NagkitError, match="unknown score network 'full'"):
+        load_score(SPACE, tmp_path / f"{name}.safetensors", network="full")
 
 
 def draws(name):
@@ -238,8 +278,8 @@ def test_pairs_of_edges_are_drawn_independently():
 
 def test_half_of_the_draws_of_the_half_trained_network_are_new():
     """False alarm 1e-4: a sampler uniform over the space is new with probability 7,813 / 15,625."""
-    cells = np.unique(SPACE.code(draws("score_nb201_half")[0].reshape(-1, 6)))
-    novel = (~np.isin(cells, training_cells(SPACE, 0.5))).sum()
+    cells = np.unique(keys(draws("score_nb201_half")[0].reshape(-1, 6)))
+    novel = (~np.isin(cells, keys(training_archs(SPACE, 0.5)))).sum()
     low, high = binom.interval(1 - 1e-4, len(cells), 7813 / 15625)
     assert low <= novel <= high
 
@@ -260,3 +300,32 @@ def test_committed_networks_are_small_and_match_their_cards(committed):
     assert card["training_minutes"] <= 15
     assert [draw["valid"] for draw in card["draws"]] == [1000] * 3
     assert path.with_suffix(".csv").is_file()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_committed_mbv3_network_draws_valid_networks(seed):
+    """At least 999 of 1,000 raw draws in at most 50 network calls, as the sampler of its preset spends."""
+    settings = presets.load()["mbv3"]["presets"]["ours"]
+    assert network_calls(settings["sampler"], settings["steps"]) <= 50
+    pool = presets.sample("mbv3", 1000, seed=seed, prior_name="score")
+    assert (pool["error"] == "").sum() >= 999
+    assert pool["arch"].nunique() == 1000 - (pool["error"] != "").sum()
+
+
+def test_the_committed_mbv3_network_draws_depths_about_as_often_as_the_data():
+    """Each depth is a third of the stages of the data; within 4 points (the standard error of 5,000 stages is 0.7)."""
+    pool = presets.sample("mbv3", 1000, seed=5, prior_name="score")
+    depth = mbv3.depths(get_space("mbv3").from_string([arch for arch in pool["arch"] if arch]))
+    for d in mbv3.DEPTHS:
+        assert abs((depth == d).mean() - 1 / 3) < 0.04
+
+
+@pytest.mark.parametrize("network", ["ours", "positions", "no-positions", "gdss"])
+@pytest.mark.parametrize(("name", "share"), [("nb201", 0.5), ("mbv3", 1.0)])
+def test_every_network_of_table_4_is_committed_small_and_matches_its_card(name, share, network):
+    path = checkpoint(name, network, share)
+    assert path.stat().st_size < 5e6
+    card = json.loads(path.with_suffix(".json").read_text())
+    assert card["training_minutes"] <= 60
+    assert list(pd.read_csv(path.with_suffix(".csv")).columns) == ["step", "minutes", "loss", "valid"]
+    load_score(get_space(name), path, share=share, network=network)
