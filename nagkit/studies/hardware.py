@@ -58,7 +58,9 @@ def figures(cost: str) -> np.ndarray:
     return np.stack([bench.column("cifar10", split="test"), bench.column("cifar10", split="test", metric=cost)], axis=1)
 
 
-def search(cost: str, method: str, seed: int, budget: int, rounds: int, limit: float | None = None) -> dict[str, np.ndarray]:
+def search(
+    cost: str, method: str, seed: int, budget: int, rounds: int, scale: float, limit: float | None = None
+) -> dict[str, np.ndarray]:
     """One search, a job for `map_jobs`: `archs` int8 `(budget, 6)` in the order of measuring.
 
     With `limit`, in the unit of the cost, the cells beyond it are worth nothing: baselines see 10 standard deviations of
@@ -74,7 +76,7 @@ def search(cost: str, method: str, seed: int, budget: int, rounds: int, limit: f
         measure = lambda archs: standard[SPACE.code(archs)]  # noqa: E731
         alone = {"weights": (0.0,)} if limit is not None and method == EVOLUTION else {}
         return {"archs": BASELINES[method](SPACE, measure, budget, rng, **alone)}
-    return {"archs": _with_predictors(points, method, budget, rounds, limit, seed)}
+    return {"archs": _with_predictors(points, method, budget, rounds, scale, limit, seed)}
 
 
 @cache
@@ -84,7 +86,9 @@ def _accuracy(archs: bytes, seed: int) -> objective.Fitted:
     return objective.fit(cells, figures(next(iter(COSTS)))[SPACE.code(cells), 0], model="propagation", seed=seed)
 
 
-def _with_predictors(points: np.ndarray, method: str, budget: int, rounds: int, limit: float | None, seed: int) -> np.ndarray:
+def _with_predictors(
+    points: np.ndarray, method: str, budget: int, rounds: int, scale: float, limit: float | None, seed: int
+) -> np.ndarray:
     """Half of the budget at random; then, in rounds, the best predicted of what `method` proposes for each aim."""
     archs = SPACE.random(budget, numpy_stream(seed, "hardware/first"))
     archs = archs[np.sort(np.unique(SPACE.code(archs), return_index=True)[1])][: budget // 2]
@@ -99,15 +103,14 @@ def _with_predictors(points: np.ndarray, method: str, budget: int, rounds: int, 
         for i, weight in enumerate(weights):
             aim, _ = objectives.aim(target, accuracy=accuracy.predictor, weight=weight, limit=limit)
             want = len(archs) + (until - len(archs)) // (len(weights) - i)
-            archs = _extend(archs, aim, method, want, torch_stream(seed, f"hardware/{method}/{number}/{weight}"))
+            archs = _extend(archs, aim, method, want, scale, torch_stream(seed, f"hardware/{method}/{number}/{weight}"))
     return archs
 
 
-def _extend(archs: np.ndarray, aim: Callable, method: str, want: int, generator) -> np.ndarray:
+def _extend(archs: np.ndarray, aim: Callable, method: str, want: int, scale: float, generator) -> np.ndarray:
     """`archs` and the best predicted new proposals, up to `want` rows."""
     every = SPACE.all()
     scores = aim(SPACE.encode(every), 0.0).double().numpy()
-    scale = presets.load()["nb201"]["scale"]["objective"]["exact"]
     seen = set(SPACE.code(archs).tolist())
     for _ in range(5):  # more draws when a pool holds too few new cells
         if method == RANKED:
@@ -135,7 +138,7 @@ def hardware(profile: str = "quick", seed: int = 0, *, n_workers: int = 1, progr
     under the limit"; and the differences of guidance at x̂₀ to the other methods, paired by seed.
     """
     options = {"n_workers": n_workers, "progress": progress}
-    n_seeds, budget, costs, rounds = by_profile(profile, quick=(2, 40, tuple(COSTS)[:1], 1), paper=(20, 200, tuple(COSTS), 2))
+    n_seeds, budget, costs, rounds = by_profile(profile, quick=(2, 40, tuple(COSTS)[:1], 1), paper=(12, 200, tuple(COSTS), 2))
     bench = open_benchmark("nb201")
     source = table_path() if bench.oracle == "table" else paths.DATA / "surrogates" / "nb201.safetensors"
     files = (source, paths.DATA / "presets.yaml")
@@ -143,14 +146,16 @@ def hardware(profile: str = "quick", seed: int = 0, *, n_workers: int = 1, progr
     seeds, methods = [1000 * seed + number for number in range(n_seeds)], (*BASELINES, *PROPOSERS)
     points = {cost: figures(cost) for cost in costs}
     limits = {cost: float(np.quantile(points[cost][:, 1], LIMIT)) for cost in costs}
+    scale = presets.load()["nb201"]["scale"]["objective"]["exact"]
+    common = {"budget": budget, "rounds": rounds, "scale": scale}
     jobs = [
-        {"cost": cost, "method": method, "seed": number, "budget": budget, "rounds": rounds, "limit": limit}
+        {"cost": cost, "method": method, "seed": number, "limit": limit} | common
         for cost in costs
         for limit in (None, limits[cost])
         for method in methods
         for number in seeds
     ]
-    made = iter(cluster.map_jobs(search, jobs, data=files, **options))
+    made = iter(cluster.map_jobs(search, jobs, data=files[:1], **options))
     study = Hardware(exhibit, {}, {}, {}, bench.describe())
     for cost in costs:
         value, price = points[cost].T

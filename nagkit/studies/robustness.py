@@ -49,7 +49,7 @@ class Robustness(NamedTuple):
     oracle: str
 
 
-def fit_and_draw(names: Sequence[str], pairs: int, seed: int, n: int) -> dict[str, np.ndarray]:
+def fit_and_draw(names: Sequence[str], pairs: int, seed: int, n: int, scale: float) -> dict[str, np.ndarray]:
     """Fit a predictor to each of `names` on `pairs` random cells and draw `n` cells with each, a job for `map_jobs`.
 
     `archs` and `tilted` are int8 `(k, n, 6)`, -1 in invalid rows: guided at x̂₀, and by the tilted denoiser of the same scores.
@@ -59,7 +59,6 @@ def fit_and_draw(names: Sequence[str], pairs: int, seed: int, n: int) -> dict[st
     truth = np.stack([_column(bench, name) for name in names], axis=1)
     rows = numpy_stream(seed, "robustness/pairs").permutation(SPACE.size)[:pairs]
     fitted = objective.fit_many(every[rows], truth[rows], seed=seed)
-    scale = presets.load()["nb201"]["scale"]["objective"]["exact"]
     archs, tilted, spearman = [], [], []
     for name, one, column in zip(names, fitted, truth.T, strict=True):
         scores = one.predictor.rank(every)
@@ -82,8 +81,9 @@ def _start(name: str, profile: str, seed: int, seeds: int) -> tuple[Exhibit, Ben
 
 
 def _draw(names: Sequence[str], pairs: int, seeds: Sequence[int], n: int, files, **options) -> list[dict[str, np.ndarray]]:
-    jobs = [{"names": list(names), "pairs": pairs, "seed": number, "n": n} for number in seeds]
-    return cluster.map_jobs(fit_and_draw, jobs, data=files, **options)
+    scale = presets.load()["nb201"]["scale"]["objective"]["exact"]
+    jobs = [{"names": list(names), "pairs": pairs, "seed": number, "n": n, "scale": scale} for number in seeds]
+    return cluster.map_jobs(fit_and_draw, jobs, data=files[:1], **options)
 
 
 def _nulls(seeds: Sequence[int]) -> dict[str, list[np.ndarray]]:

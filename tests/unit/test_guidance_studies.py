@@ -62,7 +62,7 @@ def test_searches_with_predictors_keep_to_their_budget_and_begin_alike(monkeypat
     monkeypatch.setenv("NAGKIT_CACHE", str(tmp_path))
     limit = float(np.quantile(hardware.figures("latency_pixel3")[:, 1], hardware.LIMIT))
     found = [
-        hardware.search("latency_pixel3", method, 0, 30, 1, bound)["archs"]
+        hardware.search("latency_pixel3", method, 0, 30, 1, 100.0, bound)["archs"]
         for method, bound in ((hardware.GUIDED, None), (hardware.RANKED, limit))
     ]
     for archs in found:
