@@ -265,9 +265,10 @@ def _collapse(frame) -> str:
         "posterior covariance of f and the cell, which vanishes once a cell can be read off x_t. "
         f"At σ = {sigma} the exact shift of strength 1 has a largest entry of {exact:.1g}, the network's {network:.2g}; over "
         f"the noise levels the two have a cosine of {cosine:.2f} at best. A threshold forgives a shift of 1, so what the "
-        f"network adds at the last step could break cells from a strength of about {1 / network:.0f} on, where it points across "
-        f"the threshold. The published 10,000 is {published:.0f} in this unit. Measured at strength {valid.index[-1]}: {valid.iloc[-1]:.0f} % valid with the network, "
-        f"{exactly.iloc[-1]:.0f} % with the exact mean; with the network fewer than half are valid at {_listed(broken)}."
+        f"network adds at the last step could break cells from a strength of about {1 / network:.0f} on, where it points "
+        f"across the threshold. The published 10,000 is {published:.0f} in this unit. Measured at strength {valid.index[-1]}: "
+        f"{valid.iloc[-1]:.0f} % valid with the network, {exactly.iloc[-1]:.0f} % with the exact mean; with the network fewer "
+        f"than half are valid at {_listed(broken)}."
     )
 
 
