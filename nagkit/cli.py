@@ -68,7 +68,7 @@ def cli() -> None:
 @click.option("--minimise", is_flag=True, help="Small values of the objective are good (latency and energy are known to be).")
 @click.option("--pairs", type=int, default=100, show_default=True, help="Random cells looked up for a benchmark column.")
 @click.option("--ranked", is_flag=True, help="Best predicted first, invalid draws last, instead of the order of drawing.")
-@click.option("--scale", type=float, help="Guidance scale in standard deviations of the predicted score.")
+@click.option("--scale", help="Guidance scale in standard deviations of the predicted score; or diverse: weaker, by preset.")
 @click.option("--guidance", "rule", help="Differentiate the predictor at x0 (denoised) or at xt (noisy).")
 @click.option("--sampler", help="pc, euler_maruyama, ancestral, ddim, heun or dpmpp_2m.")
 @click.option("--steps", type=int, help="Sampler steps.")

@@ -24,6 +24,8 @@ from nagkit.spaces.base import get_space
 
 PRIORS = ("exact", "score")
 PRESETS = ("ours", "paper")
+DIVERSE, KEPT = "diverse", 0.9
+"""Name of the second strength, the best that keeps this share of the distinct cells of unguided draws."""
 SCALES = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
 """Guidance scales tried on the development set."""
 _PREDICTOR = {"x0": "ranking", "xt": "noise-aware"}
@@ -61,6 +63,20 @@ def prior(space: str, name: str) -> Callable:
     return score.load_score(home) if name == "score" else exact.exact_prior(home, name.partition("-")[2] or None)
 
 
+def strength(space: str, prior_name: str, rule: str, scale: float | str | None = None) -> float:
+    """A guidance scale: the chosen one of this prior and rule, their "diverse" one, or the number that is given."""
+    settings = load()[space]
+    if scale is None:
+        return settings["scale"][rule][prior_name]
+    if scale == DIVERSE and rule in settings[DIVERSE]:
+        return settings[DIVERSE][rule][prior_name]
+    try:
+        return float(scale)
+    except ValueError:
+        known = f"a number or {DIVERSE!r}" if rule in settings[DIVERSE] else "a number for an objective"
+        raise NagkitError(f"guidance scale must be {known}, got {scale!r}") from None
+
+
 def denoiser(
     space: str,
     *,
@@ -68,25 +84,25 @@ def denoiser(
     dataset: str | None = None,
     aim: Callable | None = None,
     rule: str | None = None,
-    scale: float | None = None,
+    scale: float | str | None = None,
     seed: int = 0,
 ) -> Callable:
-    """The prior's denoiser, guided towards `dataset` when there is one, at the strength chosen for this prior and rule.
+    """The prior's denoiser, guided towards `dataset` when there is one, with the `strength` that `scale` says.
 
-    Or guided at x̂₀ by `aim` `(x, sigma) → (B,)`, at the strength chosen for predictors of one objective (NB201).
+    Or guided at x̂₀ by `aim` `(x, sigma) → (B,)`, with that of predictors of one objective (NB201).
     """
     law = prior(space, prior_name)
     if aim is not None:
         if space != "nb201" or dataset is not None or rule == "xt":
             raise NagkitError("an objective guides nb201, at x0 and alone; leave out the other space, rule or data set")
-        return guide(law, aim, load()[space]["scale"]["objective"][prior_name] if scale is None else scale)
+        return guide(law, aim, strength(space, prior_name, "objective", scale))
     if dataset is None:
         if rule is not None or scale is not None:
             raise NagkitError("a guidance rule or scale is given without a data set to guide towards; add --guide DATASET")
         return law
     rule = rule or load()[space]["rule"]
     aim = predictor(space, dataset, rule=rule, seed=seed)
-    return guide(law, aim, load()[space]["scale"][rule][prior_name] if scale is None else scale, rule=rule)
+    return guide(law, aim, strength(space, prior_name, rule, scale), rule=rule)
 
 
 def sample(
@@ -99,7 +115,7 @@ def sample(
     dataset: str | None = None,
     aim: Callable | None = None,
     rule: str | None = None,
-    scale: float | None = None,
+    scale: float | str | None = None,
     sampler: str | None = None,
     steps: int | None = None,
     decode: str = "threshold",
@@ -169,23 +185,26 @@ def choose(
 
     A pool's value is its mean 12-epoch validation accuracy on ImageNet16-120 over all raw draws, an invalid one counting as
     zero; three predictor training seeds, one sampling seed each. Among the scales within one standard error of the best, the
-    smallest is chosen, which keeps the pool diverse.
+    smallest is chosen, which keeps the pool diverse. The "diverse" scale is the best of those whose pools hold at least `KEPT`
+    of the distinct cells of unguided draws.
     """
     home, bench = get_space(space), open_benchmark(space)
     settings, rows = load(), []
+    settings[space][DIVERSE] = {rule: {} for rule in RULES}
     for rule in RULES:
         for name in PRIORS:
-            pools = {}
-            for scale in tqdm(scales, desc=f"{rule}, {name} prior", disable=not progress):
-                values = []
+            pools, distinct = {scale: [] for scale in (0.0, *scales)}, dict.fromkeys((0.0, *scales), 0)
+            for scale in tqdm(pools, desc=f"{rule}, {name} prior", disable=not progress):
                 for seed in range(3):
                     pool = sample(space, n, seed=10_000 + seed, prior_name=name, dataset="imagenet16-120", rule=rule,
                                   scale=scale, training_seed=seed)  # fmt: skip
                     archs = home.from_string(list(pool["arch"][pool["error"] == ""]))
-                    values.append(bench.query(archs, "imagenet16-120", split="validation12").sum() / n)
-                    rows.append((rule, name, scale, seed, len(archs), len(np.unique(home.code(archs))), values[-1]))
-                pools[scale] = np.array(values)
-            settings[space]["scale"][rule][name] = smallest_good(pools)
+                    pools[scale].append(bench.query(archs, "imagenet16-120", split="validation12").sum() / n)
+                    distinct[scale] += len(np.unique(home.code(archs)))
+                    rows.append((rule, name, scale, seed, len(archs), len(np.unique(home.code(archs))), pools[scale][-1]))
+            settings[space]["scale"][rule][name] = smallest_good({scale: np.array(pools[scale]) for scale in scales})
+            wide = [scale for scale in scales if distinct[scale] >= KEPT * distinct[0.0]]
+            settings[space][DIVERSE][rule][name] = max(wide, key=lambda scale: np.mean(pools[scale]))
     rows += _choose_for_objectives(space, settings, scales, n, progress)
     io.write_text(paths.DATA / "presets.yaml", _HEADER + yaml.safe_dump(settings, sort_keys=False))
     return pd.DataFrame(rows, columns=["rule", "prior", "scale", "seed", "valid", "distinct", "development accuracy"])

@@ -17,7 +17,7 @@ from nagkit.spaces import nb201
 class CellPropagation(nn.Module):
     """An ensemble of `members` propagation networks with `width` channels; its value is their mean."""
 
-    def __init__(self, n_features: int, *, members: int = 5, width: int = 8, hidden: int = 32, code: int = 8):
+    def __init__(self, n_features: int, *, members: int = 10, width: int = 8, hidden: int = 32, code: int = 8):
         super().__init__()
         self.source = nn.Parameter(1 + 0.5 * torch.randn(members, 1, width))
         self.maps = nn.Parameter(width**-0.5 * torch.randn(members, 3, width, width))

@@ -25,9 +25,15 @@ from nagkit.studies import published
 SPACE = nb201.Space()
 DATASETS = ("cifar10", "cifar100")
 OURS, OURS_EXACT, XT_EXACT = "Ours, trained prior", "Ours, exact prior", "Guided at x_t, exact prior"
+OURS_DIVERSE = "Ours, diverse, trained prior"
 SORTED, RANDOM = "Unguided + sorting", "Random cells"
-VARIANTS = {OURS: ("score", "x0"), OURS_EXACT: ("exact", "x0"), XT_EXACT: ("exact", "xt")}
-"""Prior and guidance rule of the pools that are drawn at the strength chosen on the development set."""
+VARIANTS = {
+    OURS: ("score", "x0", None),
+    OURS_EXACT: ("exact", "x0", None),
+    OURS_DIVERSE: ("score", "x0", presets.DIVERSE),
+    XT_EXACT: ("exact", "xt", None),
+}
+"""Prior, guidance rule and `presets.strength` of the pools that are drawn at a strength chosen on the development set."""
 
 _PUBLISHED = "As published"
 Groups = list[list[np.ndarray]]
@@ -184,9 +190,8 @@ def collect(
     exhibit = Exhibit(name, profile, seed=seed, seeds=n_training * n_sampling, oracle=bench.oracle, data=files)
     accuracy = {dataset: bench.query(SPACE.all(), dataset, split="test") for dataset in datasets}
     training, sampling = range(n_training), [100 * seed + number for number in range(n_sampling)]
-    scale = presets.load()["nb201"]["scale"]
     keys = list(product(datasets, VARIANTS, training, sampling))
-    laws = {row: (prior, rule, scale[rule][prior], n) for row, (prior, rule) in VARIANTS.items()}
+    laws = {row: (prior, rule, presets.strength("nb201", prior, rule, scale), n) for row, (prior, rule, scale) in VARIANTS.items()}
     jobs = [(dataset, t, s, *laws[row]) for dataset, row, t, s in keys]
     guided = dict(zip(keys, draw_guided(jobs, **options), strict=True))
     wide = [{"seed": s, "n": 10 * n} for s in sampling]
@@ -242,7 +247,7 @@ def _differences(study: Pools, dataset: str, n: int) -> None:
     rankings = {"largest cells": transfer.largest, "cells by the hand rule": transfer.by_hand_rule}
     orders = {name: ranking(SPACE.all(), rng) for name, ranking in rankings.items()}
     comparable = {len(pool) for group in pools[study.published] for pool in group} == {n}
-    for ours in (OURS, OURS_EXACT):
+    for ours in (OURS, OURS_EXACT, OURS_DIVERSE):
         for other in (study.published, SORTED, XT_EXACT):
             measures = {"means": (average, "%"), "minima": (worst, "%"), "distinct cells": (distinct, "count")}
             for what, (measure, unit) in measures.items():
@@ -271,7 +276,7 @@ def table3_verdict(study: Pools) -> str:
     paper = frame[frame["origin"] == "paper"].set_index(["row", "column"])["value"]
     paragraphs = []
     for dataset in DATASETS:
-        for row in (study.published, OURS, OURS_EXACT):
+        for row in (study.published, OURS, OURS_EXACT, OURS_DIVERSE):
             said = []
             for name in ("mean", "min"):
                 claim, cell = paper["DiffusionNAG", f"{dataset} {name}"], ours.loc[row, f"{dataset} {name}", "accuracy"]
@@ -279,7 +284,7 @@ def table3_verdict(study: Pools) -> str:
             cells, draws = (ours.loc[row, dataset, metric]["value"] for metric in ("distinct cells", "draws"))
             said.append(f"{cells:.0f} distinct cells in {draws:.0f} draws")
             paragraphs.append(f"**{NAMES[dataset]}, {lower(row)}:** {'; '.join(said)}.")
-        for row in (OURS, OURS_EXACT):
+        for row in (OURS, OURS_EXACT, OURS_DIVERSE):
             paragraphs.append(_against_published(ours, row, study.published, dataset))
             nulls = [key for key in dict.fromkeys(ours.index.get_level_values(0)) if key.startswith(f"{row}, minus as many")]
             gaps = [(key.removeprefix(f"{row}, minus "), ours.loc[key, dataset, "difference of means"]) for key in nulls]
@@ -331,4 +336,4 @@ def _both(*gaps) -> str:
 
 def setting(profile: str) -> tuple[int, int, int, int, int]:
     """Draws a pool, training seeds, sampling seeds; draws and sampler steps of the method as published."""
-    return by_profile(profile, quick=(200, 2, 1, 16, 50), paper=(1000, 3, 5, 512, published.STEPS))
+    return by_profile(profile, quick=(200, 2, 1, 16, 50), paper=(1000, 3, 5, 1000, published.STEPS))

@@ -111,7 +111,7 @@ def _accuracies(exhibit: Exhibit, dataset: str, values: dict[str, list], best: f
             regret = Interval(best - mean.mean, best - mean.hi, best - mean.lo)
             exhibit.add(row, count, f"{dataset} regret", regret, n=n, unit="%")
     for row in OURS:
-        for other in (name for name in (*names, SORTED, *NULLS, EVERY) if name in reached):
+        for other in (*names, SORTED, *NULLS, EVERY):
             for i, count in enumerate(map(str, transfer.COUNTS)):
                 ours, theirs = ([block[:, i] for block in reached[name]] for name in (row, other))
                 gain, n = _gain(ours, theirs)
@@ -259,7 +259,7 @@ def verdict(study: Transfer) -> str:
     ]
     for dataset, title in DATASETS.items():
         for row in OURS if dataset in PAPER else (TRAINED,):
-            others = (*(study.published if dataset in PAPER else ()), SORTED, *NULLS, EVERY)
+            others = (*study.published, SORTED, *NULLS, EVERY)
             said = "; ".join(f"{short(other)}: {_compared(here, row, other, dataset)}" for other in others)
             lines.append(f"- {title}, *{short(row)}* against {said}.")
     parts.append("\n".join(lines))
