@@ -1,5 +1,7 @@
 """The dataset-aware predictors: what they see, how they train, and what their checkpoints refuse."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -122,7 +124,7 @@ def test_ranking_predictor_learns_the_order_of_invented_accuracies_against_its_p
 
 
 def test_without_data_the_ranking_predictor_follows_the_hand_rule_and_knows_the_worst_cells(triplets):
-    flat = triplets._replace(accuracy=np.random.default_rng(1).normal(size=len(triplets.archs)))
+    flat = replace(triplets, accuracy=np.random.default_rng(1).normal(size=len(triplets.archs)))
     scores = train.bind(train.train("ranking", flat, steps=200, progress=False), "cifar10").rank(ALL)
     live = nb201.live_edges(ALL).any(axis=1)
     assert stats.spearmanr(scores[live], nb201.hand_rule(ALL[live])).statistic > 0.6
