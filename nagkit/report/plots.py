@@ -137,7 +137,8 @@ def quality_diversity(
 ) -> Figure:
     """How far the mean of a pool is from the optimum, against its number of distinct cells, from the tidy rows of `figure2`.
 
-    One curve a law, one marker a guidance strength (its number beside it where there is room, on every other law); null rankings are curves over the list's length.
+    One curve a law, one marker a guidance strength (its number beside it where there is room, on every other law); null
+    rankings are curves over the list's length.
     `points[dataset][name]` are further pools as (distinct cells, mean accuracy). `paper[dataset]` is the mean that the paper
     prints. Better is up, more different is right.
     """

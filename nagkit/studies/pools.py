@@ -191,8 +191,8 @@ def collect(
     accuracy = {dataset: bench.query(SPACE.all(), dataset, split="test") for dataset in datasets}
     training, sampling = range(n_training), [100 * seed + number for number in range(n_sampling)]
     keys = list(product(datasets, VARIANTS, training, sampling))
-    laws = {row: (prior, rule, presets.strength("nb201", prior, rule, scale), n) for row, (prior, rule, scale) in VARIANTS.items()}
-    jobs = [(dataset, t, s, *laws[row]) for dataset, row, t, s in keys]
+    strength = {row: presets.strength("nb201", *law) for row, law in VARIANTS.items()}
+    jobs = [(dataset, t, s, *VARIANTS[row][:2], strength[row], n) for dataset, row, t, s in keys]
     guided = dict(zip(keys, draw_guided(jobs, **options), strict=True))
     wide = [{"seed": s, "n": 10 * n} for s in sampling]
     unguided = [result["archs"] for result in cluster.map_jobs(unguided_pool, wide, data=inputs(), **options)]
