@@ -147,6 +147,40 @@ def query(pool, space, dataset, split, metric, oracle, resolution, out) -> None:
     _emit(pd.DataFrame({"arch": frame["arch"], "split": split, metric: np.round(value, 4), "oracle": bench.oracle}), out)
 
 
+@cli.command(epilog=_EXAMPLE + "nagkit bo --space mbv3 --method diffusionnag --acquisition ei --seed 0 --out run.csv")
+@click.option("--space", default="mbv3", show_default=True)
+@click.option("--method", default="diffusionnag", show_default=True, help="Search method; a wrong name lists them.")
+@click.option("--acquisition", help="ei, pi, ucb or its (model-based methods; default: the method's own).")
+@click.option("--proposer", help="Where candidates come from (model-based methods; default: the method's own).")
+@click.option("--oracle", help="What is asked; a wrong name lists them. Default: ofa for mbv3, cifar100 for nb201.")
+@click.option("--budget", type=int, default=100, show_default=True, help="Evaluations, the initial design included.")
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="CSV file instead of stdout.")
+def bo(space, method, acquisition, proposer, oracle, budget, seed, out) -> None:
+    """Search a space with a budget of evaluations: one CSV row each, `evaluation,arch,value,incumbent,oracle`.
+
+    Oracles that are asked on validation data add `reported`, the test accuracy of the incumbent.
+    """
+    from nagkit.search import methods
+    from nagkit.spaces.base import get_space
+
+    home = get_space(space)
+    oracle = oracle or methods.DEFAULT_ORACLE[space]
+    if methods.open_oracle(oracle).space != space:
+        fitting = ", ".join(name for name, (owner, *_) in methods.ORACLES.items() if owner == space)
+        raise NagkitError(f"oracle {oracle} does not know the space {space}; choose one of: {fitting}")
+    history, asked = methods.run(
+        oracle, method, seed, budget=budget, acquisition=acquisition, proposer=proposer, progress=sys.stderr.isatty()
+    )
+    best = np.maximum.accumulate(history.values)
+    rows = {"evaluation": np.arange(1, budget + 1), "arch": home.to_string(history.archs), "value": history.values.round(4)}
+    rows |= {"incumbent": best.round(4)}
+    if asked.report is not None:
+        rows["reported"] = asked.report(history.archs)[history.incumbents()].round(4)
+    click.echo(asked.description, err=True)
+    _emit(pd.DataFrame(rows | {"oracle": asked.source}), out)
+
+
 @cli.command(epilog=_EXAMPLE + "nagkit info")
 def info() -> None:
     """Versions, folders, data tier and committed models."""
@@ -268,6 +302,16 @@ def fit_imagenet() -> None:
     from nagkit.benchmarks import ofa_fit
 
     ofa_fit.fit()
+
+
+@fit.command("search", epilog=_EXAMPLE + "nagkit fit search")
+@click.option("--n-workers", type=int, default=1, show_default=True, help="Processes of a local Dask cluster.")
+@click.option("--scheduler", help="Address of a running Dask scheduler, such as tcp://host:8786.")
+def fit_search(n_workers, scheduler) -> None:
+    """The settings of the search methods in data/presets.yaml, on the development oracles; an interrupted run goes on."""
+    from nagkit.search import tune
+
+    _emit(tune.choose(n_workers=n_workers, scheduler=scheduler), None)
 
 
 @fit.command("encoder", epilog=_EXAMPLE + "NAGKIT_IMAGES=/path/to/images nagkit fit encoder")

@@ -1,12 +1,14 @@
-"""Independent jobs, each kept as a small file when it is done: an interrupted run goes on where it stopped."""
+"""Independent jobs, here or on a Dask cluster, each kept as a small file when it is done: an interrupted run goes on there."""
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+import socket
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import numpy as np
 import torch
@@ -15,6 +17,9 @@ from tqdm.auto import tqdm
 from nagkit import paths
 from nagkit.data import io
 from nagkit.errors import NagkitError
+
+TIMEOUT = 6.0
+"""Seconds to wait for a scheduler before giving up."""
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -25,13 +30,15 @@ def map_jobs(
     *,
     data: Iterable[Path] = (),
     n_workers: int = 1,
+    scheduler: str | None = None,
     progress: bool = True,
 ) -> list[dict[str, np.ndarray]]:
     """`function(**job)` for every job, in order; named arrays each.
 
-    A finished job lies in the cache folder under a hash of the function's name, the job (JSON) and the contents of the
-    `data` files it reads, so a change of a checkpoint or preset starts anew. A damaged file is recomputed. With
-    `n_workers` > 1 the jobs run in that many processes of one thread; the results are the same.
+    A finished job lies in this machine's cache folder under a hash of the function's name, the job (JSON) and the contents of
+    the `data` files it reads, so a change of a checkpoint or preset starts anew. A damaged file is recomputed, and said so.
+    With `n_workers` > 1 the jobs run in a local Dask cluster of that many processes of one thread, with `scheduler`
+    ("tcp://host:8786") on the workers of that one; a job whose worker dies runs again elsewhere, and results are the same.
     """
     if n_workers < 1:
         raise NagkitError(f"n_workers must be at least 1, got {n_workers}")
@@ -42,28 +49,65 @@ def map_jobs(
     found = [_read(file) for file in files]
     missing = [i for i, result in enumerate(found) if result is None]
     bar = tqdm(total=len(jobs), initial=len(jobs) - len(missing), desc=function.__name__, unit="job", disable=not progress)
-    todo = [(jobs[i], files[i]) for i in missing]
     with bar:
-        for i, result in zip(missing, _results(partial(_finish, function), todo, n_workers), strict=True):
+        for i, result in _results(partial(_run, function), {i: jobs[i] for i in missing}, n_workers, scheduler):
             found[i] = result
+            io.write_arrays(files[i], result)
             bar.update()
     return found
 
 
-def _results(finish: Callable, todo: list, n_workers: int):
-    if n_workers == 1 or len(todo) < 2:
-        yield from map(finish, todo)
+def _run(function: Callable, job: Mapping) -> dict[str, np.ndarray]:
+    return {key: np.asarray(value) for key, value in function(**job).items()}
+
+
+def _run_alone(function: Callable, job: Mapping) -> dict[str, np.ndarray]:
+    """In a worker: one thread, whatever the machine has, so that sums are added in the same order everywhere."""
+    torch.set_num_threads(1)
+    return function(job)
+
+
+def _results(run: Callable, todo: dict[int, Mapping], n_workers: int, scheduler: str | None) -> Iterator[tuple[int, dict]]:
+    if not todo or (scheduler is None and (n_workers == 1 or len(todo) == 1)):
+        yield from ((i, run(job)) for i, job in todo.items())
         return
-    context = get_context("spawn")
-    with ProcessPoolExecutor(n_workers, mp_context=context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        yield from pool.map(finish, todo)
+    with _client(min(n_workers, len(todo)), scheduler) as client:
+        from distributed import as_completed
+
+        futures = {client.submit(_run_alone, run, job, pure=False, retries=3): i for i, job in todo.items()}
+        for future in as_completed(list(futures)):
+            yield futures[future], future.result()
+            future.release()
 
 
-def _finish(function: Callable, item: tuple[Mapping, Path]) -> dict[str, np.ndarray]:
-    job, file = item
-    result = {key: np.asarray(value) for key, value in function(**job).items()}
-    io.write_arrays(file, result)
-    return result
+@contextmanager
+def _client(n_workers: int, scheduler: str | None):
+    try:
+        from distributed import Client, LocalCluster
+    except ImportError:
+        raise NagkitError("several workers need Dask: pip install 'nagkit[cluster]', or use n_workers=1") from None
+    if scheduler is None:
+        with LocalCluster(n_workers, threads_per_worker=1, dashboard_address=":0") as cluster, Client(cluster) as client:
+            yield client
+        return
+    try:
+        _greeted(scheduler)
+        client = Client(scheduler, timeout=TIMEOUT)
+    except (OSError, ValueError) as error:  # timeouts are OSErrors
+        reason = str(error).split("\n")[0] or type(error).__name__
+        remedy = f"start one with `dask scheduler` and workers with `dask worker {scheduler}`, or leave the address out"
+        raise NagkitError(f"no Dask scheduler answers at {scheduler} within {TIMEOUT:g} s ({reason}); {remedy}") from error
+    with client:
+        yield client
+
+
+def _greeted(scheduler: str) -> None:
+    """Wait for the first byte of a scheduler, which speaks first: Dask itself waits for ever on a port that stays silent."""
+    address = urlsplit(scheduler)
+    if address.scheme == "tcp":
+        with socket.create_connection((address.hostname, address.port), TIMEOUT) as connection:
+            if not connection.recv(1):
+                raise ConnectionError("the connection was closed")
 
 
 def _read(file: Path) -> dict[str, np.ndarray] | None:
@@ -72,6 +116,7 @@ def _read(file: Path) -> dict[str, np.ndarray] | None:
     try:
         return io.read_arrays(file)[0]
     except NagkitError:
+        tqdm.write(f"{file} is damaged; computing it anew", file=sys.stderr)
         return None
 
 

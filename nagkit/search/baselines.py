@@ -20,6 +20,11 @@ class History(NamedTuple):
     values: np.ndarray
     """float64 `(budget,)`, the larger the better."""
 
+    def incumbents(self) -> np.ndarray:
+        """Index of the best architecture so far, the first of equals, after every evaluation, int64 `(budget,)`."""
+        better = np.concatenate([[True], self.values[1:] > np.maximum.accumulate(self.values)[:-1]])
+        return np.maximum.accumulate(np.where(better, np.arange(len(self.values)), 0))
+
 
 class Method(Protocol):
     """A search method is a pair of calls; between them the caller trains the architectures."""
@@ -28,17 +33,27 @@ class Method(Protocol):
         """At least one and at most `n` architectures that were never asked for before, int8 `(B, n_slots)`."""
 
     def tell(self, archs: np.ndarray, values: np.ndarray) -> None:
-        """The values of architectures that `ask` returned; every call of `ask` is answered before the next one."""
+        """The values of architectures that `ask` returned; every call of `ask` is answered before the next one.
+
+        What is told before the first `ask` is an initial design.
+        """
 
 
-def run(method: Method, query, budget: int, *, batch: int = 1, progress: bool = False) -> History:
-    """Train `budget` distinct architectures, `batch` at a time; `query(archs)` returns their values, float `(B,)`."""
+def run(
+    method: Method, query, budget: int, *, batch: int = 1, design: np.ndarray | None = None, progress: bool = False
+) -> History:
+    """Train `budget` distinct architectures, `batch` at a time; `query(archs)` returns their values, float `(B,)`.
+
+    The method is told the distinct architectures of `design` and their values before it is asked; they count.
+    """
     if budget < 1 or batch < 1:
         raise NagkitError(f"budget and batch count architectures and must be at least 1, got {budget} and {batch}")
+    if design is not None and len(design) > budget:
+        raise NagkitError(f"a budget of {budget} is smaller than the initial design of {len(design)}; raise the budget")
     archs, values = [], []
     with tqdm(total=budget, disable=not progress, unit="arch") as bar:
         while bar.n < budget:
-            asked = method.ask(min(batch, budget - bar.n))
+            asked = design if design is not None and not archs else method.ask(min(batch, budget - bar.n))
             told = np.asarray(query(asked), np.float64)
             method.tell(asked, told)
             archs.append(asked)
@@ -55,10 +70,11 @@ class RandomSearch:
         self._space, self._rng, self._seen = space, rng, set()
 
     def ask(self, n: int) -> np.ndarray:
-        return np.concatenate([_unseen(self._space, self._rng, self._seen) for _ in range(n)])
+        return np.concatenate([unseen(self._space, self._rng, self._seen) for _ in range(n)])
 
     def tell(self, archs: np.ndarray, values: np.ndarray) -> None:
-        """Nothing to learn."""
+        """Nothing to learn but what is taken."""
+        self._seen.update(row.tobytes() for row in archs)
 
 
 class RegularizedEvolution:
@@ -78,17 +94,18 @@ class RegularizedEvolution:
     def ask(self, n: int) -> np.ndarray:
         if len(self._seen) < self._size:
             n = min(n, self._size - len(self._seen))
-            return np.concatenate([_unseen(self._space, self._rng, self._seen) for _ in range(n)])
+            return np.concatenate([unseen(self._space, self._rng, self._seen) for _ in range(n)])
         return np.concatenate([self._child() for _ in range(n)])
 
     def tell(self, archs: np.ndarray, values: np.ndarray) -> None:
+        self._seen.update(row.tobytes() for row in archs)
         self._members += zip(archs, values, strict=True)
         del self._members[: -self._size]
 
     def _child(self) -> np.ndarray:
         entrants = self._rng.choice(len(self._members), self._tournament, replace=False)
         parent = max((self._members[i] for i in entrants), key=lambda member: member[1])[0]
-        return _unseen(self._space, self._rng, self._seen, start=parent)
+        return unseen(self._space, self._rng, self._seen, start=parent)
 
 
 class LocalSearch:
@@ -106,12 +123,13 @@ class LocalSearch:
     def ask(self, n: int) -> np.ndarray:
         if not len(self._queue):
             self._value = -np.inf
-            return _unseen(self._space, self._rng, self._seen)
+            return unseen(self._space, self._rng, self._seen)
         asked, self._queue = self._queue[:n], self._queue[n:]
         self._seen.update(row.tobytes() for row in asked)
         return asked
 
     def tell(self, archs: np.ndarray, values: np.ndarray) -> None:
+        self._seen.update(row.tobytes() for row in archs)
         best = int(np.argmax(values))
         if values[best] > self._value:
             self._value = float(values[best])
@@ -120,7 +138,7 @@ class LocalSearch:
             self._queue = self._rng.permutation(neighbours[new])
 
 
-def _unseen(space: SearchSpace, rng: np.random.Generator, seen: set[bytes], start: np.ndarray | None = None) -> np.ndarray:
+def unseen(space: SearchSpace, rng: np.random.Generator, seen: set[bytes], start: np.ndarray | None = None) -> np.ndarray:
     """One architecture outside `seen` (and now in it), drawn uniformly or by mutating `start` until it is new."""
     if len(seen) >= space.size:
         raise NagkitError(f"all {space.size} architectures of {space.name} are trained; ask for a smaller budget")

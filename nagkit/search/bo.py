@@ -82,7 +82,7 @@ class BayesianOptimisation:
 
     def posterior(self) -> tuple[np.ndarray, np.ndarray]:
         """Mean and variance of the normal scores of all cells, float64 `(15625,)` each."""
-        residual = _normal_scores(np.array(self._values)) - self._prior[self._trained]
+        residual = normal_scores(np.array(self._values)) - self._prior[self._trained]
         weights = np.linalg.solve(self._factor, residual) if self._trained else residual
         return self._prior + weights @ self._solved[: len(weights)], self._variance
 
@@ -91,7 +91,7 @@ class BayesianOptimisation:
             return self._prior
         mean, variance = self.posterior()
         spread = np.sqrt(variance)
-        gap = mean - _normal_scores(np.array(self._values)).max()
+        gap = mean - normal_scores(np.array(self._values)).max()
         z = gap / spread
         return gap * ndtr(z) + spread * np.exp(-0.5 * z**2) / np.sqrt(2 * np.pi)
 
@@ -119,7 +119,7 @@ class BayesianOptimisation:
         return 1 + _OFFSET + self._prior**2
 
 
-def _normal_scores(values: np.ndarray) -> np.ndarray:
+def normal_scores(values: np.ndarray) -> np.ndarray:
     """Normal quantiles of the average ranks of `values`."""
     _, group, size = np.unique(values, return_inverse=True, return_counts=True)
     rank = np.cumsum(size) - (size - 1) / 2  # average rank of each distinct value, from 1
