@@ -40,9 +40,11 @@ class Setting(NamedTuple):
     few: int
     budget: int
     counts: tuple[int, ...]
+    oracles: int
+    """How many of a figure's oracles are asked."""
 
 
-SETTINGS = {"quick": Setting(2, 1, 30, (25, 30)), "paper": Setting(30, 10, 100, COUNTS)}
+SETTINGS = {"quick": Setting(2, 2, 30, (25, 30), 1), "paper": Setting(30, 10, 100, COUNTS, 2)}
 
 
 class Searches(NamedTuple):
@@ -84,7 +86,7 @@ def figure3(profile: str = "quick", seed: int = 0, **options) -> Searches:
     Panels "proposers, ORACLE" (the process surrogate and EI throughout) and "methods, ORACLE". See `_sweep` for the metrics.
     """
     setting, runs = by_profile(profile, **SETTINGS), {}
-    for oracle in ("ofa", "measured-surrogate"):
+    for oracle in ("ofa", "measured-surrogate")[: setting.oracles]:
         runs[f"proposers, {ORACLES[oracle]}"] = oracle, {
             label: (OURS, setting.seeds, {"proposer": name}) for name, label in _proposers(oracle).items()
         }
@@ -112,7 +114,7 @@ def _acquisitions(name: str, oracles: Sequence[str], profile: str, seed: int, *,
             oracle,
             {label: (OURS, seeds, {"proposer": who, "acquisition": acquisition}) for who, label in _proposers(oracle).items()},
         )
-        for oracle in oracles
+        for oracle in oracles[: setting.oracles]
         for acquisition in ACQUISITIONS
     }
     return _sweep(name, profile, seed, setting, runs, **options)
@@ -130,8 +132,9 @@ def _sweep(
     """Run every (row, seed) of every panel as a job of its own and add the rows of the exhibit.
 
     Metrics, all of the incumbent after as many evaluations as `column` says, `n` search seeds: "PANEL accuracy", mean and
-    95 % t interval; "PANEL IQM", interquartile mean and bootstrap; "PANEL regret" where the optimum is known; "PANEL difference" of
-    the first guided row minus each other row, paired by seed, and "PANEL probability of improvement" (ties count half).
+    95 % t interval; "PANEL IQM", interquartile mean and bootstrap; "PANEL regret" where the optimum is known; "PANEL
+    difference" of the reference row minus each other row, paired by seed, and "PANEL probability of improvement" (ties count
+    half).
     Column "run": "PANEL time", CPU seconds of a run per iteration, "PANEL pool mean" and "PANEL surrogate τ", means over all
     rounds of the accuracy of the pool and of the rank correlation in it.
     """
@@ -177,13 +180,13 @@ def _rows(exhibit: Exhibit, panel: str, curves: dict, results: dict, setting: Se
                 exhibit.add(row, column, f"{panel} regret", regret, unit="%", **where)
             if row != ours:
                 n = min(len(values), len(curves[ours]))
-                pair, where_pair = (curves[ours][:n, count - 1], at[:n]), where | {"n": n}
+                pair, paired = (curves[ours][:n, count - 1], at[:n]), where | {"n": n}
                 gain = paired_difference(*pair)
-                exhibit.add(f"{ours} minus {row}", column, f"{panel} difference", gain, unit="%", **where_pair)
+                exhibit.add(f"{ours} minus {row}", column, f"{panel} difference", gain, unit="%", **paired)
                 wins = 100 * ((pair[0] > pair[1]) + 0.5 * (pair[0] == pair[1]))
                 chance = bootstrap_ci(wins, rng)
                 metric = f"{panel} probability of improvement"
-                exhibit.add(f"{ours} over {row}", column, metric, chance, unit="%", **where_pair)
+                exhibit.add(f"{ours} over {row}", column, metric, chance, unit="%", **paired)
         seconds = np.concatenate([result["seconds"] for result in results[row]]) / (setting.budget - methods.DESIGN)
         exhibit.add(row, "run", f"{panel} time", mean_ci(seconds), unit="s", **where)
         if len(results[row][0]["pool"]):
@@ -208,3 +211,45 @@ def inputs(oracles) -> tuple[Path, ...]:
             files.add(table_path() if table else paths.DATA / "surrogates" / "nb201.safetensors")
             files.add(paths.DATA / "checkpoints" / f"score_{get_space(asked.space).name}.safetensors")
     return tuple(sorted(files))
+
+
+# Words -----------------------------------------------------------------------------------------------------------------------
+
+
+def verdict(study: Searches) -> str:
+    """What the numbers of `study` say, in words: who wins at the full budget, against whom for sure, and why."""
+    frame = study.exhibit.frame(paper=False).set_index(["row", "column", "metric"])
+    last = str(study.counts[-1])
+    parts = []
+    for panel, rows in study.curves.items():
+        ours, found = reference(rows), {"better": [], "worse": [], "open": []}
+        for row in rows:
+            if row != ours:
+                gain = frame.loc[(f"{ours} minus {row}", last, f"{panel} difference")]
+                sure = "better" if gain["lo"] > 0 else "worse" if gain["hi"] < 0 else "open"
+                found[sure].append(f"{row} ({gain['value']:+.2f})")
+        best = max(rows, key=lambda row: frame.loc[(row, last, f"{panel} accuracy"), "value"])
+        lines = [f"**{panel[0].upper() + panel[1:]}**, after {last} evaluations: highest mean {best}, "
+                 f"{frame.loc[(best, last, f'{panel} accuracy'), 'value']:.2f} %."]  # fmt: skip
+        words = {"better": "above", "worse": "below", "open": "not distinguishable from"}
+        said = [f"{words[sure]} {', '.join(names)}" for sure, names in found.items() if names]
+        lines.append(f"{ours} is {'; '.join(said)} (paired difference in points, 95 % interval).")
+        parts.append(" ".join(lines))
+    parts.append(_why(study, frame))
+    return "\n\n".join(parts)
+
+
+def _why(study: Searches, frame) -> str:
+    """Pool quality at a fixed surrogate, and surrogate quality in the pools of the methods."""
+    lines = ["**Why.** Means over the rounds of all seeds, of the whole pool and not of what was chosen from it."]
+    for panel, rows in study.curves.items():
+        known = [row for row in rows if (row, "run", f"{panel} pool mean") in frame.index]
+        pools = {row: frame.loc[(row, "run", f"{panel} pool mean"), "value"] for row in known}
+        taus = {row: frame.loc[(row, "run", f"{panel} surrogate τ"), "value"] for row in known}
+        high, low = max(pools, key=pools.get), min(pools, key=pools.get)
+        keen, dull = max(taus, key=taus.get), min(taus, key=taus.get)
+        lines.append(
+            f"- {panel}: the best pool is that of {high} ({pools[high]:.2f} %), the poorest that of {low} ({pools[low]:.2f} "
+            f"%); the surrogate ranks its pool best with {keen} (τ = {taus[keen]:.2f}), worst with {dull} ({taus[dull]:.2f})."
+        )
+    return "\n".join(lines)
