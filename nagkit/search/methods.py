@@ -42,8 +42,6 @@ PROPOSERS = {
     "guided-copy": "Guided, noise-aware copy",
     "guided-score": "Guided, trained prior",
 }
-SPACES_OF = {"guided-score": ("nb201",)}
-"""Proposers that need a trained score network, and the spaces that have one."""
 _RECIPE = {  # surrogate, proposer, acquisition
     "gcn": ("graph", "random", "ucb"),
     "bananas": ("ensemble", "mutation", "its"),
@@ -200,8 +198,6 @@ def _surrogate(name: str, space: SearchSpace, generator: torch.Generator, settin
 def _proposer(name: str, space: SearchSpace, settings: dict) -> Callable:
     if name not in PROPOSERS:
         raise unknown("proposer", name, PROPOSERS)
-    if space.name not in SPACES_OF.get(name, (space.name,)):
-        raise NagkitError(f"proposer {name} needs a trained score network, and {space.name} has none; choose guided")
     simple = {"random": proposers.random_pool, "mutation": proposers.mutation_pool}
     simple["mutation+random"] = proposers.mutation_random_pool
     if name in simple:

@@ -268,8 +268,8 @@ def test_impossible_settings_are_refused():
         methods.run("ofa", "diffusionnag", 0, acquisition="eii")
     with pytest.raises(NagkitError, match="method random has no surrogate"):
         methods.run("ofa", "random", 0, acquisition="ei")
-    with pytest.raises(NagkitError, match="guided-score needs a trained score network, and mbv3 has none"):
-        methods.run("ofa", "diffusionnag", 0, proposer="guided-score")
+    with pytest.raises(NagkitError, match="unknown proposer 'guide'"):
+        methods.run("ofa", "diffusionnag", 0, proposer="guide")
 
 
 def test_the_command_line_writes_one_row_per_evaluation(monkeypatch, tmp_path, capsys):
