@@ -15,7 +15,6 @@ from nagkit.report.exhibits import Exhibit, Interval, bootstrap_ci, by_profile, 
 from nagkit.rng import numpy_stream
 from nagkit.search import methods
 from nagkit.search.acquisition import ACQUISITIONS
-from nagkit.spaces.base import get_space
 
 OURS = "diffusionnag"
 TITLES = {"ei": "EI", "pi": "PI", "ucb": "UCB", "its": "ITS"}
@@ -31,9 +30,6 @@ ORACLES = {
 COUNTS = (40, 60, 80, 100)
 SLOW = {"gp", "bohamiann"}
 """Methods with a tenth of a minute a run, which get the smaller number of seeds."""
-
-LEFT_OUT = {"mbv3": ("guided-score",)}
-"""Proposers that are too slow for the figures: the gradient of MBv3's network makes a run twenty times as long."""
 
 
 class Setting(NamedTuple):
@@ -91,7 +87,7 @@ def figure3(profile: str = "quick", seed: int = 0, **options) -> Searches:
     setting, runs = by_profile(profile, **SETTINGS), {}
     for oracle in ("ofa", "measured-surrogate")[: setting.oracles]:
         runs[f"proposers, {ORACLES[oracle]}"] = oracle, {
-            label: (OURS, setting.seeds, {"proposer": name}) for name, label in _proposers(oracle).items()
+            label: (OURS, setting.seeds, {"proposer": name}) for name, label in methods.PROPOSERS.items()
         }
         runs[f"methods, {ORACLES[oracle]}"] = oracle, {
             label: (name, setting.few if name in SLOW else setting.seeds, {}) for name, label in methods.METHODS.items()
@@ -115,17 +111,12 @@ def _acquisitions(name: str, oracles: Sequence[str], profile: str, seed: int, *,
     runs = {
         f"{TITLES[acquisition]}, {ORACLES[oracle]}": (
             oracle,
-            {label: (OURS, seeds, {"proposer": who, "acquisition": acquisition}) for who, label in _proposers(oracle).items()},
+            {label: (OURS, seeds, {"proposer": who, "acquisition": acquisition}) for who, label in methods.PROPOSERS.items()},
         )
         for oracle in oracles[: setting.oracles]
         for acquisition in ACQUISITIONS
     }
     return _sweep(name, profile, seed, setting, runs, **options)
-
-
-def _proposers(oracle: str) -> dict[str, str]:
-    left_out = LEFT_OUT.get(methods.ORACLES[oracle][0], ())
-    return {name: label for name, label in methods.PROPOSERS.items() if name not in left_out}
 
 
 def _sweep(
@@ -207,12 +198,12 @@ def inputs(oracles) -> tuple[Path, ...]:
     """The files that the numbers rest on."""
     files = {paths.DATA / "presets.yaml"}
     for asked in oracles:
+        files.add(paths.DATA / "checkpoints" / f"score_{asked.space}.safetensors")
         if asked.space == "mbv3":
             files.update(ofa.data(asked.source))
         else:
             table = asked.source == "table"
             files.add(table_path() if table else paths.DATA / "surrogates" / "nb201.safetensors")
-            files.add(paths.DATA / "checkpoints" / f"score_{get_space(asked.space).name}.safetensors")
     return tuple(sorted(files))
 
 
