@@ -143,7 +143,7 @@ def test_hamiltonian_sampling_of_a_linear_network_has_the_posterior_of_the_regre
     x, y = torch.linspace(-1, 1, 20)[:, None], torch.linspace(-1, 1, 20).numpy() * 0.5
     sampler = surrogates.HamiltonianSurrogate(
         lambda archs: x, lambda x: surrogates.Perceptrons(1, torch_stream(0, "test"), members=8, width=1, depth=0),
-        torch_stream(1, "test"), burn_in=300, steps=1500, keep=15, rate=3e-2, noise=0.5,
+        torch_stream(1, "test"), burn_in=300, steps=1200, keep=10, rate=6e-2, noise=0.5,
     )  # fmt: skip
     sampler.fit(None, y.astype(np.float64))
     mean, sd = sampler.posterior(None)
@@ -152,7 +152,7 @@ def test_hamiltonian_sampling_of_a_linear_network_has_the_posterior_of_the_regre
     exact = design @ np.linalg.solve(precision, design.T @ y / 0.25)
     exact_sd = np.sqrt(np.einsum("ni,ij,nj->n", design, np.linalg.inv(precision), design))
     np.testing.assert_allclose(mean, exact, atol=0.1)
-    np.testing.assert_allclose(sd, exact_sd, rtol=0.4)
+    np.testing.assert_allclose(sd, exact_sd, rtol=0.5)
 
 
 # Proposers -------------------------------------------------------------------------------------------------------------
