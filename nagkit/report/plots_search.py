@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from nagkit.report.exhibits import half_width
-from nagkit.report.plots import DASHES, MARKERS, PALETTE, STYLE, _closed, _legend, _panels
+from nagkit.report.plots import DASHES, MARKERS, PALETTE, STYLE, _panels, closed, legend
 
 FEWEST = 5
 """Seeds below which an interval would fill the panel and say nothing."""
@@ -41,7 +41,7 @@ def oracle_agreement(
         right.set_xticks(sizes)
         left.legend(loc="upper left", markerscale=1.6, handletextpad=0.2)
         right.legend(loc="lower right")
-    return _closed(figure)
+    return closed(figure)
 
 
 def incumbents(
@@ -86,5 +86,5 @@ def incumbents(
         for ax in axes[-1]:
             ax.set_xlabel("evaluations")
         figure.supylabel(label, fontsize=12)
-        _legend(figure, axes.flat)
-    return _closed(figure)
+        legend(figure, axes.flat)
+    return closed(figure)
