@@ -260,7 +260,7 @@ def sampler_error(frame: pd.DataFrame, *, floor: str = "exact draws") -> Figure:
         seeds = error["n"].iloc[0]
         axes[0].set(xlabel="network calls", ylabel=f"total variation to the exact law\n(mean over edges, n = {seeds} seeds)")
         axes[0].set(ylim=(base.lo / 1.6, None))
-        axes[1].set(xlabel="seconds for 10,000 draws")
+        axes[1].set(xlabel="CPU seconds for 10,000 draws")
         plain_log(axes[1].xaxis, [0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50], axes[1].get_xlim()[1])
         plain_log(axes[0].yaxis, [0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1], axes[0].get_ylim()[1])
         legend(figure, axes[:1])

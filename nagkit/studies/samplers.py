@@ -41,7 +41,7 @@ def figure_samplers(profile: str = "quick", seed: int = 0, *, progress: bool = T
     exact, so what remains is the sampler's own error. The distance is the mean over edges of the total variation between the
     drawn operations and the law; an invalid draw counts as mass outside it. `column` is the number of network calls.
     Metrics: "total variation" (its row "exact draws" is the noise floor of as many independent draws), "validity" by
-    threshold decoding, "time" in seconds for 10,000 draws. All start at the paper's sigma = 5 but the row `WIDE`.
+    threshold decoding, "time" in CPU seconds for 10,000 draws. All start at the paper's sigma = 5 but the row `WIDE`.
 
     The same for `OTHERS`, under "METRIC: OTHER", against the uniform law of NB201 and the OFA law of MBv3. There the mean is
     over the slots, and an absent slot is one more outcome; times are left out.
@@ -65,9 +65,9 @@ def figure_samplers(profile: str = "quick", seed: int = 0, *, progress: bool = T
             options = {"sampler": name, "sigmas": geometric_sigmas(count, sigma_max=sigma_max), "batch_size": 500}
             for number in range(n_seeds):
                 generator = torch_stream(100 * seed + number, f"figure_samplers/{row}/{count}")
-                start = time.perf_counter()
+                start = time.process_time()
                 archs, errors = samplers.generate(SPACE, denoiser, n, generator=generator, **options)
-                seconds[number] = (time.perf_counter() - start) * 10_000 / n
+                seconds[number] = (time.process_time() - start) * 10_000 / n
                 error[number], valid[number] = total_variation(archs, law), 100 * (errors == "").mean()
                 bar.update()
             calls = str(samplers.network_calls(name, count))
