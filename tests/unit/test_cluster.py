@@ -142,9 +142,9 @@ def test_a_sweep_that_was_interrupted_goes_on_where_it_stopped(tmp_path):
     path = os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
     process = subprocess.Popen([sys.executable, "-c", program], env=os.environ | {"PYTHONPATH": path}, stderr=subprocess.PIPE)
     until(lambda: len(list(tmp_path.rglob("*.safetensors"))) >= 2)
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
-    assert b"KeyboardInterrupt" in said
+    process.terminate()
+    process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGTERM
     kept = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*.safetensors")}
     assert 2 <= len(kept) < 30
     found = map_jobs(slow, [{"seed": seed} for seed in range(30)], progress=False)
