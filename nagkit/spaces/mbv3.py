@@ -189,7 +189,7 @@ def depths(archs: np.ndarray) -> np.ndarray:
 
 @cache
 def _coefficients() -> dict[str, np.ndarray]:
-    """Per quantity 201 integers: a constant, then nine per slot."""
+    """Per quantity 181 integers: a constant, then nine per slot."""
     card = json.loads((paths.DATA / "mbv3_cost.json").read_text())
     return {name: np.concatenate([[card[name]["constant"]], np.ravel(card[name]["slots"])]) for name in ("params", "macs")}
 
