@@ -206,9 +206,10 @@ def choose(
                     pool = sample(space, n, seed=10_000 + seed, prior_name=name, dataset="imagenet16-120", rule=rule,
                                   scale=scale, training_seed=seed)  # fmt: skip
                     archs = home.from_string(list(pool["arch"][pool["error"] == ""]))
+                    cells = len(np.unique(home.code(archs)))
                     pools[scale].append(bench.query(archs, "imagenet16-120", split="validation12").sum() / n)
-                    distinct[scale] += len(np.unique(home.code(archs)))
-                    rows.append((rule, name, scale, seed, len(archs), len(np.unique(home.code(archs))), pools[scale][-1]))
+                    distinct[scale] += cells
+                    rows.append((rule, name, scale, seed, len(archs), cells, pools[scale][-1]))
             settings[space]["scale"][rule][name] = smallest_good({scale: np.array(pools[scale]) for scale in scales})
             wide = [scale for scale in scales if distinct[scale] >= KEPT * distinct[0.0]]
             settings[space][DIVERSE][rule][name] = max(wide, key=lambda scale: np.mean(pools[scale]))

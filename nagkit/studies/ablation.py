@@ -8,6 +8,7 @@ gives ("codes"), and what the noise-aware predictor owes to the graph ("input");
 
 from collections.abc import Callable, Mapping
 from itertools import product
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -42,6 +43,7 @@ INPUTS = {
 PARTS = {"official": "official split", "disjoint": "no cell or task shared"}
 STEPS = {"ranking": 500, "noise-aware": 500}
 """Training steps of the ablation's own predictors, fewer than those of the committed ones."""
+_TRAINERS = tuple(Path(train.__file__).with_stem(name) for name in ("train", "ranking", "digcn", "sets"))  # a change starts anew
 
 Scores = dict[str, list[np.ndarray]]
 
@@ -237,7 +239,7 @@ def _mean_code(model) -> torch.Tensor:
 
 def _jobs(function: Callable, rows: Mapping[str, dict], seeds: list[int], data: tuple = (), **options) -> dict[str, list[dict]]:
     jobs = [job | {"seed": number} for job in rows.values() for number in seeds]
-    made = iter(cluster.map_jobs(function, jobs, data=(images.CODES, *data), **options))
+    made = iter(cluster.map_jobs(function, jobs, data=(images.CODES, *_TRAINERS, *data), **options))
     return {row: [next(made) for _ in seeds] for row in rows}
 
 

@@ -163,7 +163,15 @@ def table5_verdict(study: Robustness) -> str:
     ends = [curve[curve["row"] == f"Guide: {NAMES[name]}"]["value"].iloc[[0, -1]].tolist() for name in TABLE5]
     first, last = curve["column"].iloc[0], curve["column"].iloc[-1]
     words = ", ".join(f"{NAMES[name]} {low:.2f} → {high:.2f}" for name, (low, high) in zip(TABLE5, ends, strict=True))
-    return "\n\n".join([*lines, f"**Pairs.** Spearman over all cells with {first} and with {last} pairs: {words}."])
+    lines.append(f"**Pairs.** Spearman over all cells with {first} and with {last} pairs: {words}.")
+    falls = []
+    for name in TABLE5:
+        few, many = (rows.loc[f"Guide: {NAMES[name]}", count, "pairs: mean of the pool"] for count in (first, last))
+        if many.hi < few.lo:
+            falls.append(f"{NAMES[name]} ({few.value:.2f} → {many.value:.2f} %)")
+    if falls:
+        lines.append(f"A better ranking need not give a better pool: its mean falls with more pairs for {', '.join(falls)}.")
+    return "\n\n".join(lines)
 
 
 # Table 10 -------------------------------------------------------------------------------------------------------------
