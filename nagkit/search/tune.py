@@ -42,6 +42,6 @@ def choose(*, n_workers: int = 1, scheduler: str | None = None, progress: bool =
             part = frame[(frame["oracle"] == oracle) & (frame["method"] == method)]
             tried = [part[part["setting"] == str(setting)] for setting in candidates]
             worth = [runs[list(map(str, COUNTS))].to_numpy().mean() for runs in tried]
-            best[method] = candidates[int(np.argmax(np.round(worth, 6)))]
+            best[method] = dict(candidates[int(np.argmax(np.round(worth, 6)))])
     presets.write(settings)
     return frame
