@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 
 from nagkit import __version__, paths
+from nagkit.cli_output import EXAMPLE, emit
+from nagkit.cli_train import fit, train, train_arch
 from nagkit.errors import NagkitError
-
-_EXAMPLE = "\b\nExample:\n  "
 
 
 def main() -> None:
@@ -36,26 +36,13 @@ def _fail(message: str, status: int) -> None:
     sys.exit(status)
 
 
-def _emit(frame: pd.DataFrame, out: Path | None) -> None:
-    from nagkit.data.io import write_text
-
-    text = frame.to_csv(index=False)
-    if out:
-        write_text(out, text)
-        click.echo(f"wrote {len(frame)} rows to {out}", err=True)
-    elif sys.stdout.isatty():
-        click.echo(frame.to_string(index=False, na_rep=""))
-    else:
-        click.echo(text, nl=False)
-
-
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="nagkit")
 def cli() -> None:
     """Generate neural architectures with predictor-guided diffusion, and query what they are worth."""
 
 
-@cli.command(epilog=_EXAMPLE + "nagkit sample --space nb201 --guide cifar10 --n 1000 --seed 0 --out pool.csv")
+@cli.command(epilog=EXAMPLE + "nagkit sample --space nb201 --guide cifar10 --n 1000 --seed 0 --out pool.csv")
 @click.option("--space", default="nb201", show_default=True, help="Search space.")
 @click.option("--preset", default="ours", show_default=True, help="ours, or paper: the method as published (minutes).")
 @click.option("--prior", "prior_name", help="Denoiser of the unguided law: exact (mbv3 also exact-uniform), or score: trained.")
@@ -108,10 +95,10 @@ def sample(space, n, seed, out, dataset, spec, limit, weight, minimise, pairs, r
         if "predicted" not in pool:
             raise NagkitError("--ranked needs a prediction; add --guide DATASET or --objective NAME")
         pool = pool.sort_values("predicted", ascending=False, kind="stable", na_position="last")
-    _emit(pool, out)
+    emit(pool, out)
 
 
-@cli.command(epilog=_EXAMPLE + "nagkit query --dataset cifar10 pool.csv")
+@cli.command(epilog=EXAMPLE + "nagkit query --dataset cifar10 pool.csv")
 @click.argument("pool", type=click.File("r", lazy=True))
 @click.option("--space", default="nb201", show_default=True)
 @click.option("--dataset", required=True, help="Data set of the benchmark.")
@@ -144,10 +131,10 @@ def query(pool, space, dataset, split, metric, oracle, resolution, out) -> None:
     click.echo(bench.describe(), err=True)
     if space == "mbv3" and (n_beyond := int(bench.beyond(value[given]).sum())):
         click.echo(f"{n_beyond} of {given.sum()} values lie beyond the measured range: extrapolated", err=True)
-    _emit(pd.DataFrame({"arch": frame["arch"], "split": split, metric: np.round(value, 4), "oracle": bench.oracle}), out)
+    emit(pd.DataFrame({"arch": frame["arch"], "split": split, metric: np.round(value, 4), "oracle": bench.oracle}), out)
 
 
-@cli.command(epilog=_EXAMPLE + "nagkit bo --space mbv3 --method diffusionnag --acquisition ei --seed 0 --out run.csv")
+@cli.command(epilog=EXAMPLE + "nagkit bo --space mbv3 --method diffusionnag --acquisition ei --seed 0 --out run.csv")
 @click.option("--space", default="mbv3", show_default=True)
 @click.option("--method", default="diffusionnag", show_default=True, help="Search method; a wrong name lists them.")
 @click.option("--acquisition", help="ei, pi, ucb or its (model-based methods; default: the method's own).")
@@ -178,10 +165,10 @@ def bo(space, method, acquisition, proposer, oracle, budget, seed, out) -> None:
     if asked.report is not None:
         rows["reported"] = asked.report(history.archs)[history.incumbents()].round(4)
     click.echo(asked.description, err=True)
-    _emit(pd.DataFrame(rows | {"oracle": asked.source}), out)
+    emit(pd.DataFrame(rows | {"oracle": asked.source}), out)
 
 
-@cli.command(epilog=_EXAMPLE + "nagkit info")
+@cli.command(epilog=EXAMPLE + "nagkit info")
 def info() -> None:
     """Versions, folders, data tier and committed models."""
     import torch
@@ -213,7 +200,7 @@ def bench() -> None:
     """Timings, as ratios within one run."""
 
 
-@bench.command("sampling", epilog=_EXAMPLE + "nagkit bench sampling")
+@bench.command("sampling", epilog=EXAMPLE + "nagkit bench sampling")
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="CSV file instead of stdout.")
 def bench_sampling(out) -> None:
     """Time exact-prior sampling against the paper's network and sampler, in the same run."""
@@ -226,7 +213,7 @@ def bench_sampling(out) -> None:
         {name: presets.denoiser("nb201", prior_name=name, dataset="cifar10") for name in presets.PRIORS},
         guide_reference=lambda law: guide(law, published, 100.0, rule="xt"),
     )
-    _emit(pd.DataFrame(rows), out)
+    emit(pd.DataFrame(rows), out)
 
 
 @cli.group()
@@ -234,13 +221,13 @@ def data() -> None:
     """The upstream benchmark files: list, fetch, verify."""
 
 
-@data.command("list", epilog=_EXAMPLE + "nagkit data list")
+@data.command("list", epilog=EXAMPLE + "nagkit data list")
 def data_list() -> None:
     """Every registered upstream file with size, licence and citation."""
     from nagkit.data import registry
 
     entries = registry.entries()
-    _emit(
+    emit(
         pd.DataFrame(
             [
                 {"name": k, "MB": round(e.bytes / 1e6, 2), "licence": e.licence, "citation": e.citation}
@@ -251,7 +238,7 @@ def data_list() -> None:
     )
 
 
-@data.command("fetch", epilog=_EXAMPLE + "NAGKIT_MIRROR=/path/to/files nagkit data fetch")
+@data.command("fetch", epilog=EXAMPLE + "NAGKIT_MIRROR=/path/to/files nagkit data fetch")
 @click.argument("names", nargs=-1)
 def data_fetch(names) -> None:
     """Download (or copy from NAGKIT_MIRROR) the upstream files, check their hashes, and convert them once."""
@@ -263,112 +250,20 @@ def data_fetch(names) -> None:
         click.echo(f"converted to {upstream.convert()}", err=True)
 
 
-@data.command("verify", epilog=_EXAMPLE + "nagkit data verify")
+@data.command("verify", epilog=EXAMPLE + "nagkit data verify")
 def data_verify() -> None:
     """Check the hash of every upstream file that is here; exit status 2 when one is wrong."""
     from nagkit.data import registry
 
     statuses = list(registry.verify())
-    _emit(pd.DataFrame(statuses, columns=["name", "status"]), None)
+    emit(pd.DataFrame(statuses, columns=["name", "status"]), None)
     wrong = [name for name, status in statuses if status not in ("ok", "absent")]
     if wrong:
         raise NagkitError(f"{', '.join(wrong)}: wrong contents; delete and run `nagkit data fetch`")
 
 
-@cli.group()
-def fit() -> None:
-    """Rebuild the committed models from the upstream tables."""
-
-
-@fit.command("surrogate", epilog=_EXAMPLE + "nagkit fit surrogate")
-def fit_surrogate() -> None:
-    """The embedded surrogate benchmark and its data card."""
-    from nagkit.benchmarks import surrogate
-
-    surrogate.fit()
-
-
-@fit.command("cost", epilog=_EXAMPLE + "nagkit fit cost")
-def fit_cost() -> None:
-    """Parameters and multiply-accumulates of MBv3 from measured networks."""
-    from nagkit.benchmarks import cost
-
-    cost.fit()
-
-
-@fit.command("imagenet", epilog=_EXAMPLE + "nagkit fit imagenet")
-def fit_imagenet() -> None:
-    """The embedded ImageNet surrogates of MBv3 (published predictor; measured networks) and their data cards."""
-    from nagkit.benchmarks import ofa_fit
-
-    ofa_fit.fit()
-
-
-@fit.command("search", epilog=_EXAMPLE + "nagkit fit search")
-@click.option("--n-workers", type=int, default=1, show_default=True, help="Processes of a local Dask cluster.")
-@click.option("--scheduler", help="Address of a running Dask scheduler, such as tcp://host:8786.")
-def fit_search(n_workers, scheduler) -> None:
-    """The settings of the search methods in data/presets.yaml, on the development oracles; an interrupted run goes on."""
-    from nagkit.search import tune
-
-    _emit(tune.choose(n_workers=n_workers, scheduler=scheduler), None)
-
-
-@fit.command("encoder", epilog=_EXAMPLE + "NAGKIT_IMAGES=/path/to/images nagkit fit encoder")
-def fit_encoder() -> None:
-    """The image encoder, on Tiny ImageNet at 32×32; an interrupted run goes on."""
-    from nagkit.predictors import images
-
-    images.build_encoder()
-
-
-@fit.command("codes", epilog=_EXAMPLE + "NAGKIT_IMAGES=/path/to/images nagkit fit codes")
-def fit_codes() -> None:
-    """The image features of every data set used."""
-    from nagkit.predictors import images
-
-    images.build_codes()
-
-
-@fit.command("presets", epilog=_EXAMPLE + "nagkit fit presets")
-def fit_presets() -> None:
-    """The guidance strengths in data/presets.yaml, on the development set."""
-    from nagkit import presets
-
-    _emit(presets.choose(), None)
-
-
-@cli.group()
-def train() -> None:
-    """Train score networks and predictors; an interrupted run goes on where its last checkpoint was."""
-
-
-@train.command("score", epilog=_EXAMPLE + "nagkit train score --space mbv3")
-@click.option("--space", default="nb201", show_default=True)
-@click.option("--preset", "network", default="ours", show_default=True,
-              help="ours; paper: 12 blocks, 250,000 steps; or positions, no-positions, gdss, those of Table 4.")  # fmt: skip
-@click.option("--share", type=float, default=1.0, show_default=True, help="Share of the cells to train on (nb201).")
-@click.option("--seed", type=int, default=0, show_default=True)
-@click.option("--steps", type=int, help="Steps of a trial run; needs --out.")
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Checkpoint file (default: the committed one).")
-def train_score(space, **settings) -> None:
-    """The score network of a search space; prints its curve."""
-    from nagkit.diffusion import train as score
-    from nagkit.spaces.base import get_space
-
-    _emit(score.train_score(get_space(space), **settings), None)
-
-
-@train.command("predictor", epilog=_EXAMPLE + "nagkit train predictor ranking --seed 0")
-@click.argument("kind")
-@click.option("--seed", type=int, default=0, show_default=True)
-def train_predictor(kind, seed) -> None:
-    """A predictor on the paper's meta-training triplets. KIND is ranking or noise-aware."""
-    from nagkit.data import upstream
-    from nagkit.predictors import train as predictors
-
-    predictors.checkpoint(kind, seed)
-    click.echo(f"wrote {predictors.fit(kind, upstream.triplets(), seed=seed)}", err=True)
+for command in (fit, train, train_arch):
+    cli.add_command(command)
 
 
 if __name__ == "__main__":

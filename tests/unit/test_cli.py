@@ -150,7 +150,7 @@ def test_an_output_that_cannot_be_written_is_named_and_leaves_nothing(nagkit, tm
 def test_every_command_shows_an_example(nagkit):
     for command in (["sample"], ["query"], ["info"], ["bench", "sampling"], ["data", "list"], ["data", "fetch"],
                     ["data", "verify"], ["fit", "surrogate"], ["fit", "encoder"], ["fit", "codes"], ["fit", "presets"],
-                    ["train", "score"], ["train", "predictor"]):  # fmt: skip
+                    ["train", "score"], ["train", "predictor"], ["train-arch"]):  # fmt: skip
         status, out, _ = nagkit(*command, "--help")
         assert status == 0
         assert "Example:\n  " in out
