@@ -155,7 +155,7 @@ def train(
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
-            _follow(average, model, min(0.998, (1 + epoch * steps + step) / (10 + epoch * steps + step)))
+            follow(average, model, min(0.998, (1 + epoch * steps + step) / (10 + epoch * steps + step)))
             total += torch.tensor([loss.item(), 100 * (output.argmax(dim=1) == y[rows]).float().mean().item()])
             bar.update()
         bar.set_postfix(epoch=epoch + 1, loss=f"{total[0] / steps:.3f}", accuracy=f"{total[1] / steps:.1f}%")
@@ -174,7 +174,7 @@ def _initialise(model: Encoder, generator: torch.Generator) -> None:
 
 
 @torch.no_grad()
-def _follow(average: Encoder, model: Encoder, decay: float) -> None:
+def follow(average: Encoder, model: Encoder, decay: float) -> None:
     for kept, new in zip(average.state_dict().values(), model.state_dict().values(), strict=True):
         if kept.is_floating_point():
             kept.lerp_(new, 1 - decay)

@@ -1,0 +1,268 @@
+"""A MobileNetV3 supernet for 32×32 images: every network of the space mbv3 is a part of it and shares its weights.
+
+Once-for-All (Cai et al., 2020) in small. A layer keeps its largest kernel and expansion; a 5×5 kernel is the centre of the 7×7
+one under a learned linear map, a 3×3 kernel the centre of that 5×5 one under another, fewer channels are the first ones,
+and a stage of depth d runs its first d layers. Activations and squeeze-and-excitation are those of Once-for-All. What
+differs: widths of about a third, strides for 32 pixels (stages on 8, 8, 4, 4 and 4 pixels, so that every kernel size still makes a
+difference in the last one), and batch statistics in place of running ones, because a sub-network has its own.
+
+Activations lie as `(channels, pixels, images)`: a pointwise convolution is then one matrix product, and a depthwise one, on maps
+this small, a batched product with the matrix of its kernel, several times as fast on a CPU as a grouped convolution.
+"""
+
+import math
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nagkit import paths
+from nagkit.data import io
+from nagkit.errors import NagkitError
+from nagkit.predictors.images import normalise
+from nagkit.spaces import mbv3
+
+FORMAT = "nagkit supernet 1"
+CHECKPOINT = paths.DATA / "checkpoints" / "supernet.safetensors"
+WIDTHS = (16, 16, 24, 40, 56, 80)
+"""Channels after the stem and after each stage; Once-for-All has 16, 24, 40, 80, 112, 160."""
+FEATURES = 256
+"""Inputs of the classifier."""
+STRIDES, SIDES = (2, 1, 2, 1, 1), (16, 8, 8, 4, 4)
+"""Stride of the first layer of each stage, and the side of the map that enters it, in pixels."""
+EXCITED = (False, True, False, True, True)
+SWISH = (False, False, True, True, True)
+SMALLEST = np.tile(np.array([0, 0, mbv3.ABSENT, mbv3.ABSENT], np.int8), mbv3.N_STAGES)
+LARGEST = np.full(20, mbv3.N_OPS - 1, np.int8)
+_EPS = 1e-5
+
+
+class Statistics:
+    """The normalisations of one network with batch statistics taken from the first images, and noted to be applied to others.
+
+    `Statistics(n_first)` goes through a forward pass that notes a scale and a shift per channel and layer; `replay()` gives
+    them again, layer by layer, so that they can be folded into the weights.
+    """
+
+    def __init__(self, n_first: int | None = None, noted: list[tuple[Tensor, Tensor]] | None = None):
+        self._n_first, self._noted, self.replayed = n_first, [] if noted is None else noted, noted is not None
+        self._next = 0
+
+    def replay(self) -> "Statistics":
+        return Statistics(noted=self._noted)
+
+    def of(self, norm: "Norm", x: Tensor) -> tuple[Tensor, Tensor]:
+        """Scale and shift `(C, 1)` that normalise `(C, P, B)`, taken from its first images and noted."""
+        first = x[..., : self._n_first].flatten(1)
+        mean = first.mean(dim=1, keepdim=True)
+        variance = first.square().mean(dim=1, keepdim=True) - mean**2
+        scale = norm.weight[: len(x), None] * (variance.clamp_min(0) + _EPS).rsqrt()
+        self._noted.append((scale, norm.bias[: len(x), None] - mean * scale))
+        return self._noted[-1]
+
+    def next(self) -> tuple[Tensor, Tensor]:
+        """Scale and shift of the next layer."""
+        self._next += 1
+        return self._noted[self._next - 1]
+
+
+class Norm(nn.Module):
+    """Batch normalisation of the first channels of `(C, P, B)`."""
+
+    def __init__(self, n: int):
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.ones(n)), nn.Parameter(torch.zeros(n))
+
+    def forward(self, x: Tensor, statistics: Statistics | None) -> Tensor:
+        if statistics is None:
+            n = len(x)
+            flat = x.reshape(1, n, -1)
+            return F.batch_norm(flat, None, None, self.weight[:n], self.bias[:n], training=True, eps=_EPS).view(x.shape)
+        scale, shift = statistics.of(self, x)
+        return torch.addcmul(shift[..., None], x, scale[..., None])
+
+    def after(self, weight: Tensor, x: Tensor, statistics: Statistics | None) -> Tensor:
+        """`weight @ x`, normalised: a matrix `(out, in)` mixes channels, matrices `(C, out, in)` the pixels of each channel."""
+        pointwise = weight.ndim == 2
+        if statistics is not None and statistics.replayed:
+            scale, shift = statistics.next()
+            if pointwise:
+                return torch.addmm(shift, weight * scale, x.flatten(1)).view(-1, *x.shape[1:])
+            return torch.baddbmm(shift[..., None], weight * scale[..., None], x)
+        product = (weight @ x.flatten(1)).view(-1, *x.shape[1:]) if pointwise else torch.bmm(weight, x)
+        return self(product, statistics)
+
+
+class Layer(nn.Module):
+    """An inverted residual of elastic kernel and expansion (Sandler et al., 2018; Howard et al., 2019)."""
+
+    def __init__(self, n_in: int, n_out: int, side: int, stride: int, *, excited: bool, swish: bool):
+        super().__init__()
+        n_mid = n_in * mbv3.EXPANDS[-1]
+        self.expand = nn.Parameter(torch.empty(n_mid, n_in))
+        self.kernel = nn.Parameter(torch.empty(n_mid, 49))
+        self.project = nn.Parameter(torch.empty(n_out, n_mid))
+        self.to_5, self.to_3 = nn.Parameter(torch.eye(25)), nn.Parameter(torch.eye(9))
+        self.norms = nn.ModuleList([Norm(n_mid), Norm(n_mid), Norm(n_out)])
+        self.excite = Excitation(n_mid) if excited else None
+        self.n_in, self.side, self.stride = n_in, side, stride
+        self.residual = stride == 1 and n_in == n_out
+        self.activation = F.hardswish if swish else F.relu
+
+    def forward(self, x: Tensor, op: int, statistics: Statistics | None) -> Tensor:
+        """Activations `(n_in, P, B)` → `(n_out, P / stride², B)` by operation `op` of the space (0..8)."""
+        kernel, n_mid = mbv3.KERNELS[op // 3], mbv3.EXPANDS[op % 3] * self.n_in
+        overwrite = not torch.is_grad_enabled()
+        h = self.activation(self.norms[0].after(self.expand[:n_mid], x, statistics), inplace=overwrite)
+        h = self.activation(self.norms[1].after(self._matrices(n_mid, kernel), h, statistics), inplace=overwrite)
+        if self.excite is not None:
+            h = self.excite(h)
+        h = self.norms[2].after(self.project[:, :n_mid], h, statistics)
+        return x + h if self.residual else h
+
+    def _matrices(self, n: int, size: int) -> Tensor:
+        """The depthwise convolution with each of `n` kernels as a matrix, `(n, pixels out, pixels in)`."""
+        kernel = self.kernel[:n]
+        if size < 7:
+            kernel = kernel[:, _centre(7, 5)] @ self.to_5
+        if size < 5:
+            kernel = kernel[:, _centre(5, 3)] @ self.to_3
+        return (kernel @ _places(self.side, size, self.stride).to(kernel)).view(n, -1, self.side**2)
+
+
+class Excitation(nn.Module):
+    """Squeeze and excitation (Hu et al., 2018) over the first channels."""
+
+    def __init__(self, n: int):
+        super().__init__()
+        self.squeeze, self.stretch = nn.Linear(n, n // 4), nn.Linear(n // 4, n)
+
+    def forward(self, x: Tensor) -> Tensor:
+        n = len(x)
+        hidden = torch.relu(self.squeeze.weight[: n // 4, :n] @ x.mean(dim=1) + self.squeeze.bias[: n // 4, None])
+        gate = self.stretch.weight[:n, : n // 4] @ hidden + self.stretch.bias[:n, None]
+        return x * F.hardsigmoid(gate)[:, None]
+
+
+class Supernet(nn.Module):
+    """All networks of the space at once; see the module's description.
+
+    `forward` takes images uint8 `(B, 32, 32, 3)` and one network, int8 `(20,)`, and gives logits `(B, n_classes)`.
+    """
+
+    def __init__(self, n_classes: int, widths: Sequence[int] = WIDTHS, features: int = FEATURES):
+        super().__init__()
+        self.widths, self.n_classes, self.features = tuple(widths), n_classes, features
+        stem = self.widths[0]
+        self.first = nn.Conv2d(3, stem, 3, padding=1, bias=False)
+        self.second = nn.Conv2d(stem, stem, 3, stride=2, padding=1, groups=stem, bias=False)
+        self.third = nn.Conv2d(stem, stem, 1, bias=False)
+        self.stem_norms = nn.ModuleList(Norm(stem) for _ in range(3))
+        self.layers = nn.ModuleList(
+            Layer(
+                self.widths[stage] if slot == 0 else self.widths[stage + 1], self.widths[stage + 1],
+                SIDES[stage] if slot == 0 else SIDES[stage] // STRIDES[stage], STRIDES[stage] if slot == 0 else 1,
+                excited=EXCITED[stage], swish=SWISH[stage],
+            )
+            for stage in range(mbv3.N_STAGES) for slot in range(mbv3.N_SLOTS)
+        )  # fmt: skip
+        self.last = nn.Parameter(torch.empty(6 * self.widths[-1], self.widths[-1]))
+        self.last_norm = Norm(6 * self.widths[-1])
+        self.mix = nn.Linear(6 * self.widths[-1], features)
+        self.head = nn.Linear(features, n_classes)
+
+    def forward(self, images: Tensor, arch: np.ndarray, statistics: Statistics | None = None) -> Tensor:
+        return self.head(self.pooled(self.stem(normalise(images), statistics), arch, statistics))
+
+    def stem(self, pixels: Tensor, statistics: Statistics | None = None) -> Tensor:
+        """What all networks have in common: pixels `(B, 3, 32, 32)` → `(C, 256, B)`."""
+        x = self._normed(self.first(pixels), 0, statistics)
+        x = self._normed(self.second(F.hardswish(x)), 1, statistics)
+        x = self._normed(self.third(F.relu(x)), 2, statistics)
+        return x.flatten(2).permute(1, 2, 0).contiguous()
+
+    def pooled(self, x: Tensor, arch: np.ndarray, statistics: Statistics | None = None) -> Tensor:
+        """Features `(B, features)` of the stem's output by one network."""
+        for layer, op in zip(self.layers, np.asarray(arch).tolist(), strict=True):
+            if op != mbv3.ABSENT:
+                x = layer(x, op, statistics)
+        x = F.hardswish(self.last_norm.after(self.last, x, statistics))
+        return F.hardswish(self.mix(x.mean(dim=1).T))
+
+    def _normed(self, x: Tensor, which: int, statistics: Statistics | None) -> Tensor:
+        norm = self.stem_norms[which]
+        if statistics is None:
+            return F.batch_norm(x, None, None, norm.weight, norm.bias, training=True, eps=_EPS)
+        scale, shift = statistics.next() if statistics.replayed else statistics.of(norm, x.flatten(2).permute(1, 2, 0))
+        return torch.addcmul(shift[..., None], x, scale[..., None])
+
+
+def initialise(network: Supernet, generator: torch.Generator) -> None:
+    """Variance-preserving weights (He et al., 2015); every residual branch and the classifier start at zero."""
+    for name, weight in network.named_parameters():
+        if name.endswith((".to_5", ".to_3")) or "norm" in name:
+            continue
+        if weight.ndim == 1 or name.startswith("head"):
+            nn.init.zeros_(weight)
+        else:
+            fan_in = math.prod(weight.shape[1:]) if not name.endswith("kernel") else 25  # between the three sizes
+            weight.data.normal_(0, math.sqrt(2 / fan_in), generator=generator)
+    for layer in network.layers:
+        if layer.residual:
+            nn.init.zeros_(layer.norms[2].weight)
+
+
+@cache
+def _centre(size: int, inner: int) -> list[int]:
+    """Positions of the central `inner`×`inner` square in a flattened `size`×`size` one."""
+    margin = (size - inner) // 2
+    return np.arange(size**2).reshape(size, size)[margin : size - margin, margin : size - margin].ravel().tolist()
+
+
+@cache
+def _places(side: int, size: int, stride: int) -> Tensor:
+    """Which entry of a kernel joins which input pixel to which output pixel, `(size², outputs · inputs)` of 0 and 1."""
+    inside = torch.eye(side**2).view(side**2, 1, side, side)
+    windows = F.unfold(inside, size, padding=size // 2, stride=stride)  # (inputs, size², outputs)
+    return windows.permute(1, 2, 0).flatten(1).contiguous()
+
+
+class Card(NamedTuple):
+    """What a checkpoint says of itself."""
+
+    widths: tuple[int, ...]
+    features: int
+    n_classes: int
+    classes: tuple[int, ...]
+    """Labels of the data set that the outputs stand for."""
+
+
+def save(network: Supernet, path: Path, classes: Sequence[int]) -> None:
+    """Weights as safetensors, matrices in half precision; `classes` are the labels that the outputs stand for."""
+    arrays = {key: (value.half() if value.ndim > 1 else value).cpu().numpy() for key, value in network.state_dict().items()}
+    card = {"widths": network.widths, "features": network.features, "n_classes": network.n_classes, "classes": list(classes)}
+    io.write_arrays(path, arrays, {"format": FORMAT} | card)
+
+
+def load(path: Path = CHECKPOINT, widths: Sequence[int] | None = WIDTHS) -> tuple[Supernet, Card]:
+    """A supernet that `save` wrote, and its card.
+
+    `NagkitError` when the file is damaged, is no supernet, or has other `widths` (None: any will do).
+    """
+    arrays, metadata = io.read_arrays(path)
+    if metadata.get("format") != FORMAT:
+        raise NagkitError(f"{path.name} is no supernet ({metadata.get('format', 'no format')!r}, expected {FORMAT!r})")
+    card = Card(tuple(metadata["widths"]), metadata["features"], metadata["n_classes"], tuple(metadata["classes"]))
+    if widths is not None and card.widths != tuple(widths):
+        raise NagkitError(f"{path.name} has widths {card.widths}, expected {tuple(widths)}; train one of these widths or pass its own")
+    network = Supernet(card.n_classes, card.widths, card.features)
+    try:
+        network.load_state_dict({key: torch.from_numpy(value) for key, value in arrays.items()})
+    except RuntimeError as error:
+        raise NagkitError(f"{path.name} does not hold the weights that its card speaks of; restore or retrain it") from error
+    return network.eval(), card

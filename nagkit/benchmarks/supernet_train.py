@@ -1,0 +1,169 @@
+"""Training of the supernet by the sandwich rule with in-place distillation, and of single networks of it by the same recipe."""
+
+import hashlib
+import json
+import math
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from tqdm.auto import tqdm
+
+from nagkit import paths
+from nagkit.benchmarks.inherited import Inherited
+from nagkit.benchmarks.supernet import LARGEST, SMALLEST, WIDTHS, Supernet, initialise, save
+from nagkit.data import images as data
+from nagkit.data import io, resume
+from nagkit.errors import NagkitError
+from nagkit.predictors.images import augment, follow, normalise
+from nagkit.rng import numpy_stream, torch_stream
+from nagkit.spaces import mbv3
+
+N_HELD = 40
+"""Classes of Tiny ImageNet that the supernet never sees: the meta-validation classes."""
+
+
+class Recipe(NamedTuple):
+    """Stochastic gradient descent with Nesterov momentum 0.9, warm-up of an epoch, cosine to 0, averaged weights."""
+
+    epochs: int = 30
+    batch: int = 128
+    lr: float = 0.2
+    decay: float = 1e-4
+    """Weight decay, of matrices only."""
+    smoothing: float = 0.1
+    average: float = 0.995
+    """What is kept of the averaged weights in a step."""
+
+
+def meta_classes() -> tuple[np.ndarray, np.ndarray]:
+    """Tiny ImageNet labels of the meta-training and the meta-validation classes, sorted, int64 `(160,)` and `(40,)`."""
+    order = numpy_stream(0, "supernet/classes").permutation(200)
+    return np.sort(order[N_HELD:]), np.sort(order[:N_HELD])
+
+
+def meta_images(split: str) -> tuple[np.ndarray, np.ndarray]:
+    """Images of the meta-training classes, uint8 `(N, 32, 32, 3)`, and their positions among these classes, int64 `(N,)`."""
+    images, labels = data.load("tiny_imagenet", split)
+    classes = meta_classes()[0]
+    kept = np.isin(labels, classes)
+    return images[kept], np.searchsorted(classes, labels[kept])
+
+
+def train(
+    images: np.ndarray,
+    labels: np.ndarray,
+    *,
+    checkpoint: Path,
+    arch: np.ndarray | None = None,
+    n_classes: int,
+    recipe: Recipe = Recipe(),
+    widths: tuple[int, ...] = WIDTHS,
+    validation: Inherited | None = None,
+    seed: int = 0,
+    device: str | None = None,
+    stop_after: int | None = None,
+    progress: bool = True,
+) -> tuple[Supernet, pd.DataFrame]:
+    """A supernet, or with `arch` int8 `(20,)` that network alone, trained on images uint8 `(N, 32, 32, 3)`; and the curve.
+
+    In each step of a supernet the largest network learns the labels, and the smallest and two random ones learn what the
+    largest says of the same images (sandwich rule and in-place distillation: Yu et al., 2020; Once-for-All does this in
+    stages). The curve has `epoch`, `loss` (of the largest) and, when `validation` measures them, the accuracies in percent
+    of the smallest and the largest network (or of `arch`) with the averaged weights. The state goes to `checkpoint` after
+    every epoch; the same call goes on from there and ends as an uninterrupted run. `stop_after` ends the call early after
+    so many epochs of the whole schedule. `NagkitError` when `checkpoint` belongs to another run.
+    """
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    data.check(images)
+    if labels.shape != (len(images),) or labels.min() < 0 or labels.max() >= n_classes:
+        raise NagkitError(f"labels must be {len(images)} integers in 0..{n_classes - 1}, got {labels.shape}")
+    run = _fingerprint(images, labels, [n_classes, recipe, widths, seed, None if arch is None else arch.tolist()])
+    model, average = (Supernet(n_classes, widths).to(device) for _ in range(2))
+    initialise(model, torch_stream(seed, "supernet/weights"))
+    average.load_state_dict(model.state_dict())
+    groups = [
+        {"params": [p for p in model.parameters() if p.ndim > 1], "weight_decay": recipe.decay},
+        {"params": [p for p in model.parameters() if p.ndim == 1], "weight_decay": 0.0},
+    ]
+    optimiser = torch.optim.SGD(groups, recipe.lr, momentum=0.9, nesterov=True)
+    modules = {"model": model, "average": average}
+    begun = _resume(checkpoint, run, modules, optimiser)
+    curve = begun.get("curve", [])
+    x, y = torch.from_numpy(images).to(device), torch.from_numpy(labels.astype(np.int64)).to(device)
+    steps, last = max(1, len(x) // recipe.batch), min(recipe.epochs, stop_after or recipe.epochs)
+    with tqdm(total=last * steps, initial=len(curve) * steps, desc="supernet" if arch is None else "network", unit="step",
+              mininterval=5, disable=not progress) as bar:  # fmt: skip
+        for epoch in range(len(curve), last):
+            generator = torch_stream(seed, f"supernet/epoch {epoch}")  # an epoch owns its streams: resuming needs none saved
+            rng = numpy_stream(seed, f"supernet/networks {epoch}")
+            total = 0.0
+            for step, rows in enumerate(torch.randperm(len(x), generator=generator).to(device).tensor_split(steps)):
+                done = (epoch * steps + step) / (recipe.epochs * steps)
+                for group in optimiser.param_groups:
+                    group["lr"] = recipe.lr * min(1.0, done * recipe.epochs) * 0.5 * (1 + math.cos(math.pi * done))
+                pixels = augment(normalise(x[rows]), 32, generator)
+                networks = [LARGEST, SMALLEST, *mbv3.Space().random(2, rng)] if arch is None else [arch]
+                optimiser.zero_grad()
+                total += _descend(model, pixels, y[rows], networks, recipe.smoothing)
+                optimiser.step()
+                follow(average, model, min(recipe.average, (1 + epoch * steps + step) / (10 + epoch * steps + step)))
+                bar.update()
+            line = {"epoch": epoch + 1, "loss": round(total / steps, 4)}
+            if validation is not None:
+                measured = np.stack([SMALLEST, LARGEST] if arch is None else [arch])
+                found = validation.accuracy(average, measured, progress=False).round(2).tolist()
+                line |= dict(zip(("smallest", "largest") if arch is None else ("accuracy",), found, strict=True))
+            curve.append(line)
+            bar.set_postfix(line)
+            resume.store(checkpoint, {"run": run, "curve": curve}, modules, optimiser)
+    return average.eval(), pd.DataFrame(curve)
+
+
+def _descend(model: Supernet, pixels: torch.Tensor, labels: torch.Tensor, networks: list[np.ndarray], smoothing: float) -> float:
+    """Add up the gradients of all networks, the first on the labels and the others on its answers; the first one's loss."""
+    shared = model.stem(pixels)
+    x = shared.detach().requires_grad_()  # the stem's own backward pass runs once, on the sum
+    answers = None
+    for arch in networks:
+        output = model.head(model.pooled(x, arch))
+        if answers is None:
+            loss = F.cross_entropy(output, labels, label_smoothing=smoothing)
+            answers, first = output.detach().softmax(dim=1), loss.item()
+        else:
+            loss = F.cross_entropy(output, answers)
+        (loss / len(networks)).backward()
+    shared.backward(x.grad)
+    return first
+
+
+def _fingerprint(images: np.ndarray, labels: np.ndarray, settings: list) -> str:
+    found = hashlib.sha256(json.dumps(settings).encode())
+    found.update(np.ascontiguousarray(images).data)
+    found.update(labels.astype(np.int64).data)
+    return found.hexdigest()
+
+
+def _resume(path: Path, run: str, modules: resume.Modules, optimiser: torch.optim.Optimizer) -> dict:
+    if not path.exists():
+        return {}
+    if io.read_arrays(path)[1].get("run") != run:
+        raise NagkitError(f"checkpoint {path.name} belongs to a run with other images or settings; delete it or name another")
+    return resume.restore(path, modules, optimiser)
+
+
+def build(path: Path, *, recipe: Recipe = Recipe(), seed: int = 0, stop_after: int | None = None) -> pd.DataFrame:
+    """Train the supernet on the meta-training classes of Tiny ImageNet, save it to `path` and its curve beside it."""
+    images, labels = meta_images("train")
+    classes = meta_classes()[0]
+    validation = Inherited(images, *meta_images("test"), n_images=1000)
+    network, curve = train(
+        images, labels, n_classes=len(classes), checkpoint=paths.cache() / "supernet.run.safetensors", recipe=recipe,
+        validation=validation, seed=seed, stop_after=stop_after,
+    )  # fmt: skip
+    save(network, path, classes)
+    io.write_text(path.with_suffix(".csv"), curve.to_csv(index=False))
+    return curve

@@ -1,0 +1,178 @@
+"""The supernet: its matrices are convolutions, its parts are MobileNetV3 networks, and training goes on where it stopped."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nagkit.benchmarks import supernet, supernet_train
+from nagkit.benchmarks.inherited import Inherited
+from nagkit.data import io
+from nagkit.errors import NagkitError
+from nagkit.predictors.images import normalise
+from nagkit.rng import numpy_stream, torch_stream
+from nagkit.spaces import mbv3
+
+SPACE = mbv3.Space()
+WIDTHS = (8, 8, 8, 12, 12, 16)
+
+
+def network(seed: int = 0, widths=WIDTHS, n_classes: int = 5) -> supernet.Supernet:
+    """A small supernet with nothing at its initial zeros or identities."""
+    made, generator = supernet.Supernet(n_classes, widths, 16), torch_stream(seed, "test")
+    supernet.initialise(made, generator)
+    with torch.no_grad():
+        for weight in made.parameters():
+            weight.add_(0.1 * torch.randn(weight.shape, generator=generator))
+    return made
+
+
+def pictures(n: int, seed: int = 0) -> torch.Tensor:
+    return torch.randint(0, 256, (n, 32, 32, 3), generator=torch_stream(seed, "pictures"), dtype=torch.uint8)
+
+
+def plain(net: supernet.Supernet, images: torch.Tensor, arch: np.ndarray) -> torch.Tensor:
+    """The same network written down with ordinary convolutions on `(B, C, H, W)`."""
+
+    def norm(x, module):
+        n = x.shape[1]
+        return F.batch_norm(x, None, None, module.weight[:n], module.bias[:n], training=True)
+
+    x = F.hardswish(norm(net.first(normalise(images)), net.stem_norms[0]))
+    x = norm(net.third(F.relu(norm(net.second(x), net.stem_norms[1]))), net.stem_norms[2])
+    for slot, (layer, op) in enumerate(zip(net.layers, arch, strict=True)):
+        if op == mbv3.ABSENT:
+            continue
+        size, n = mbv3.KERNELS[op // 3], mbv3.EXPANDS[op % 3] * layer.n_in
+        activation = F.hardswish if slot >= 8 else F.relu
+        kernel = layer.kernel[:n].view(n, 7, 7)
+        if size < 7:
+            kernel = (kernel[:, 1:-1, 1:-1].flatten(1) @ layer.to_5).view(n, 5, 5)
+        if size < 5:
+            kernel = (kernel[:, 1:-1, 1:-1].flatten(1) @ layer.to_3).view(n, 3, 3)
+        h = activation(norm(F.conv2d(x, layer.expand[:n, :, None, None]), layer.norms[0]))
+        h = F.conv2d(h, kernel[:, None], padding=size // 2, stride=layer.stride, groups=n)
+        h = activation(norm(h, layer.norms[1]))
+        if slot // 4 in (1, 3, 4):
+            squeezed = h.mean(dim=(2, 3), keepdim=True)
+            for last, part in enumerate((layer.excite.squeeze, layer.excite.stretch)):
+                n_out, n_in = (n, n // 4) if last else (n // 4, n)
+                squeezed = F.conv2d(squeezed, part.weight[:n_out, :n_in, None, None], part.bias[:n_out])
+                squeezed = F.hardsigmoid(squeezed) if last else F.relu(squeezed)
+            h = h * squeezed
+        h = norm(F.conv2d(h, layer.project[:, :n, None, None]), layer.norms[2])
+        x = x + h if x.shape == h.shape else h  # Once-for-All: a shortcut wherever shapes allow
+    x = F.hardswish(norm(F.conv2d(x, net.last[..., None, None]), net.last_norm)).mean(dim=(2, 3))
+    return net.head(F.hardswish(net.mix(x)))
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_every_part_is_the_network_that_ordinary_convolutions_make(seed):
+    net, images, arch = network(), pictures(6), SPACE.random(1, np.random.default_rng(seed))[0]
+    torch.testing.assert_close(net(images, arch), plain(net, images, arch), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(("side", "stride"), [(16, 2), (8, 1), (8, 2), (4, 1)])
+@pytest.mark.parametrize("size", mbv3.KERNELS)
+def test_a_depthwise_convolution_is_a_product_with_its_matrix(side, stride, size):
+    x, kernel = torch.randn(3, side**2, 2, dtype=torch.float64), torch.randn(3, size**2, dtype=torch.float64)
+    matrices = (kernel @ supernet._places(side, size, stride).double()).view(3, -1, side**2)
+    images = x.permute(2, 0, 1).unflatten(2, (side, side))
+    expected = F.conv2d(images, kernel.view(3, 1, size, size), padding=size // 2, stride=stride, groups=3)
+    torch.testing.assert_close(torch.bmm(matrices, x), expected.flatten(2).permute(1, 2, 0))
+
+
+def test_noted_statistics_give_the_same_answers_again_and_do_not_depend_on_the_other_images():
+    net, images, arch = network(), pictures(40), SPACE.random(1, np.random.default_rng(1))[0]
+    with torch.inference_mode():
+        noted = supernet.Statistics(n_first=20)
+        mixed = net(images, arch, noted)
+        torch.testing.assert_close(mixed[:20], net(images[:20], arch), rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(net(images[20:], arch, noted.replay()), mixed[20:], rtol=1e-3, atol=1e-4)
+
+
+def test_a_network_moves_only_the_weights_it_has():
+    net = network()
+    net(pictures(4), supernet.SMALLEST).square().sum().backward()
+    first, third = net.layers[0], net.layers[2]
+    assert third.expand.grad is None
+    used = 3 * WIDTHS[0]
+    assert first.expand.grad[:used].abs().sum(dim=1).gt(0).all() and not first.expand.grad[used:].any()
+
+
+def test_the_statistics_of_all_sub_networks_are_their_own():
+    """Inherited accuracy does not depend on which network was measured before."""
+    rng = numpy_stream(0, "test")
+    images, labels = pictures(300).numpy(), rng.integers(0, 5, 300)
+    net, archs = network(), SPACE.random(3, rng)
+    measure = Inherited(images, images, labels, n_images=300)
+    together = measure.accuracy(net, archs, progress=False)
+    alone = [measure.accuracy(net, arch[None], progress=False)[0] for arch in archs[::-1]][::-1]
+    np.testing.assert_array_equal(together, alone)
+
+
+def test_inherited_accuracy_is_the_share_of_right_answers():
+    """A classifier that always says 3 is right as often as 3 occurs among the images drawn."""
+    rng = numpy_stream(0, "test")
+    images, labels = pictures(400).numpy(), rng.integers(0, 5, 400)
+    net = network()
+    with torch.no_grad():
+        net.head.weight.zero_()
+        net.head.bias.copy_(F.one_hot(torch.tensor(3), 5).float())
+    found = Inherited(images, images, labels, n_images=400).accuracy(net, SPACE.random(2, rng), progress=False)
+    np.testing.assert_allclose(found, 100 * (labels == 3).mean())
+
+
+def test_what_cannot_be_measured_is_refused():
+    images = pictures(20).numpy()
+    with pytest.raises(NagkitError, match="labels must be 20 integers"):
+        Inherited(images, images, np.zeros(19, int))
+    with pytest.raises(NagkitError, match=r"n_images must be 1 to 20 .* got 1000"):
+        Inherited(images, images, np.zeros(20, int))
+    with pytest.raises(NagkitError, match="label 7 has no output in a network of 5 classes"):
+        Inherited(images, images, np.full(20, 7), n_images=20).accuracy(network(), supernet.LARGEST[None], progress=False)
+
+
+def test_a_checkpoint_gives_back_the_network_and_refuses_what_it_is_not(tmp_path):
+    net, images = network(), pictures(8)
+    supernet.save(net, tmp_path / "net.safetensors", [1, 4, 9, 16, 25])
+    again, card = supernet.load(tmp_path / "net.safetensors", WIDTHS)
+    assert card == (WIDTHS, 16, 5, (1, 4, 9, 16, 25))
+    torch.testing.assert_close(again(images, supernet.LARGEST), net(images, supernet.LARGEST), rtol=0.05, atol=0.05)
+    with pytest.raises(NagkitError, match=r"has widths \(8, 8, 8, 12, 12, 16\), expected \(16, 16, 24, 40, 56, 80\)"):
+        supernet.load(tmp_path / "net.safetensors")
+    io.write_arrays(tmp_path / "other.safetensors", {"a": np.zeros(1)}, {"format": "something else"})
+    with pytest.raises(NagkitError, match="is no supernet"):
+        supernet.load(tmp_path / "other.safetensors")
+    torn = (tmp_path / "net.safetensors").read_bytes()[:-100]
+    (tmp_path / "net.safetensors").write_bytes(torn)
+    with pytest.raises(NagkitError, match="cannot read"):
+        supernet.load(tmp_path / "net.safetensors", WIDTHS)
+
+
+@pytest.mark.parametrize("arch", [None, supernet.SMALLEST], ids=["supernet", "one network"])
+def test_training_learns_and_goes_on_where_it_stopped(arch, tmp_path):
+    """Two kinds of images, bright and dark: separable, so that the loss of two classes (0.69) has to fall well below."""
+    rng = numpy_stream(0, "test")
+    labels = np.arange(64) % 2
+    images = (rng.integers(0, 100, (64, 32, 32, 3)) + 150 * labels[:, None, None, None]).astype(np.uint8)
+    how = {"n_classes": 2, "widths": WIDTHS, "arch": arch, "progress": False}
+    how["recipe"] = supernet_train.Recipe(epochs=3, batch=16, lr=0.1, smoothing=0.0)
+    whole, curve = supernet_train.train(images, labels, checkpoint=tmp_path / "whole", **how)
+    supernet_train.train(images, labels, checkpoint=tmp_path / "halves", stop_after=1, **how)
+    halves, again = supernet_train.train(images, labels, checkpoint=tmp_path / "halves", **how)
+    assert curve.equals(again) and curve["loss"].iloc[-1] < 0.4
+    for one, other in zip(whole.parameters(), halves.parameters(), strict=True):
+        assert torch.equal(one, other)
+    with pytest.raises(NagkitError, match="belongs to a run with other images or settings"):
+        supernet_train.train(images, labels, checkpoint=tmp_path / "whole", **how | {"seed": 1})
+    with pytest.raises(NagkitError, match=r"labels must be 64 integers in 0\.\.1"):
+        supernet_train.train(images, labels + 1, checkpoint=tmp_path / "new", **how)
+
+
+def test_meta_training_and_meta_validation_share_no_class():
+    training, validation = supernet_train.meta_classes()
+    assert sorted([*training, *validation]) == list(range(200)) and len(validation) == supernet_train.N_HELD
