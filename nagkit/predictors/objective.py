@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from scipy import stats
+from scipy.special import ndtri
 from torch import nn
 
 from nagkit.errors import NagkitError, unknown
@@ -82,8 +82,8 @@ def fit(archs: np.ndarray, values: np.ndarray, *, model: str | None = None, seed
         kept, held = order[len(order) // 5 :], order[: len(order) // 5]
         found = {name: _fit(name, archs[kept], values[kept, None], seed)[0].predictor.rank(archs[held]) for name in MODELS}
         with np.errstate(invalid="ignore"):
-            truth = stats.rankdata(values[held])
-            scores = {name: float(np.nan_to_num(np.corrcoef(stats.rankdata(s), truth)[0, 1])) for name, s in found.items()}
+            truth = _ranks(values[held])
+            scores = {name: float(np.nan_to_num(np.corrcoef(_ranks(s), truth)[0, 1])) for name, s in found.items()}
         model = max(scores, key=scores.get)
         agreement = scores[model]
     return _fit(model, archs, values[:, None], seed)[0]._replace(agreement=agreement)
@@ -117,8 +117,7 @@ def _fit(model: str, archs: np.ndarray, values: np.ndarray, seed: int) -> list[F
         weights = np.linalg.solve(features.T @ features + _RIDGE * np.eye(30), features.T @ targets)
         models: Sequence[nn.Module] = [LinearCost(column) for column in weights.T]
     else:
-        ranks = stats.rankdata(values, axis=0)
-        targets = stats.norm.ppf((ranks - 0.5) / len(values))  # normal scores: a few useless cells do not rule the loss
+        targets = ndtri((_ranks(values) - 0.5) / len(values))  # normal scores: a few useless cells do not rule the loss
         models = _propagation(x, targets, seed)
     fitted = []
     for network, target, column in zip(models, targets.T, values.T, strict=True):
@@ -153,3 +152,9 @@ def _propagation(x: torch.Tensor, targets: np.ndarray, seed: int) -> list[CellPr
         model.load_state_dict(own, strict=False)
         models.append(model.eval().requires_grad_(False))
     return models
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    from scipy.stats import rankdata  # slow to import, and searches, which load this module, never need it
+
+    return rankdata(values, axis=0)

@@ -43,7 +43,8 @@ INPUTS = {
 PARTS = {"official": "official split", "disjoint": "no cell or task shared"}
 STEPS = {"ranking": 500, "noise-aware": 500}
 """Training steps of the ablation's own predictors, fewer than those of the committed ones."""
-_TRAINERS = tuple(Path(train.__file__).with_stem(name) for name in ("train", "ranking", "digcn", "sets"))  # a change starts anew
+_TRAINERS = tuple(Path(train.__file__).with_stem(name) for name in ("train", "ranking", "digcn", "sets"))
+"""A change of these files starts the training anew."""
 
 Scores = dict[str, list[np.ndarray]]
 
