@@ -39,7 +39,7 @@ EXCITED = (False, True, False, True, True)
 SWISH = (False, False, True, True, True)
 SMALLEST = np.tile(np.array([0, 0, mbv3.ABSENT, mbv3.ABSENT], np.int8), mbv3.N_STAGES)
 LARGEST = np.full(20, mbv3.N_OPS - 1, np.int8)
-_EPS = 1e-5
+EPS = 1e-5
 
 
 class Statistics:
@@ -61,7 +61,7 @@ class Statistics:
         first = x[..., : self._n_first].flatten(1)
         mean = first.mean(dim=1, keepdim=True)
         variance = first.square().mean(dim=1, keepdim=True) - mean**2
-        scale = norm.weight[: len(x), None] * (variance.clamp_min(0) + _EPS).rsqrt()
+        scale = norm.weight[: len(x), None] * (variance.clamp_min(0) + EPS).rsqrt()
         self._noted.append((scale, norm.bias[: len(x), None] - mean * scale))
         return self._noted[-1]
 
@@ -71,6 +71,25 @@ class Statistics:
         return self._noted[self._next - 1]
 
 
+class Running(nn.Module):
+    """Running mean and variance of the normalisations of one network, whose channels are `sizes` in the order of the layers."""
+
+    def __init__(self, sizes: Sequence[int]):
+        super().__init__()
+        self._sizes, self._at = list(sizes), 0
+        self.register_buffer("mean", torch.zeros(sum(sizes)))
+        self.register_buffer("variance", torch.ones(sum(sizes)))
+
+    def pairs(self) -> list[tuple[Tensor, Tensor]]:
+        """Mean and variance `(C,)` of each normalisation, as views."""
+        return list(zip(self.mean.split(self._sizes), self.variance.split(self._sizes), strict=True))
+
+    def next(self) -> tuple[Tensor, Tensor]:
+        """Those of the next layer in a forward pass; after the last one the first follows."""
+        self._at = (self._at + 1) % len(self._sizes)
+        return self.pairs()[self._at - 1]
+
+
 class Norm(nn.Module):
     """Batch normalisation of the first channels of `(C, P, B)`."""
 
@@ -78,18 +97,22 @@ class Norm(nn.Module):
         super().__init__()
         self.weight, self.bias = nn.Parameter(torch.ones(n)), nn.Parameter(torch.zeros(n))
 
-    def forward(self, x: Tensor, statistics: Statistics | None) -> Tensor:
-        if statistics is None:
-            n = len(x)
-            flat = x.reshape(1, n, -1)
-            return F.batch_norm(flat, None, None, self.weight[:n], self.bias[:n], training=True, eps=_EPS).view(x.shape)
-        scale, shift = statistics.of(self, x)
-        return torch.addcmul(shift[..., None], x, scale[..., None])
+    def forward(self, x: Tensor, statistics: "Statistics | Running | None") -> Tensor:
+        if isinstance(statistics, Statistics):
+            scale, shift = statistics.of(self, x)
+            return torch.addcmul(shift[..., None], x, scale[..., None])
+        return self.by_batch(x.reshape(1, len(x), -1), statistics).view(x.shape)
 
-    def after(self, weight: Tensor, x: Tensor, statistics: Statistics | None) -> Tensor:
+    def by_batch(self, x: Tensor, running: "Running | None") -> Tensor:
+        """Normalise `(B, C, ...)` by its own statistics, which `running` follows."""
+        n = x.shape[1]
+        kept = (None, None) if running is None else running.next()
+        return F.batch_norm(x, *kept, self.weight[:n], self.bias[:n], training=True, eps=EPS)
+
+    def after(self, weight: Tensor, x: Tensor, statistics: "Statistics | Running | None") -> Tensor:
         """`weight @ x`, normalised: a matrix `(out, in)` mixes channels, matrices `(C, out, in)` the pixels of each channel."""
         pointwise = weight.ndim == 2
-        if statistics is not None and statistics.replayed:
+        if isinstance(statistics, Statistics) and statistics.replayed:
             scale, shift = statistics.next()
             if pointwise:
                 return torch.addmm(shift, weight * scale, x.flatten(1)).view(-1, *x.shape[1:])
@@ -127,12 +150,16 @@ class Layer(nn.Module):
 
     def _matrices(self, n: int, size: int) -> Tensor:
         """The depthwise convolution with each of `n` kernels as a matrix, `(n, pixels out, pixels in)`."""
+        return (self.kernels(n, size) @ _places(self.side, size, self.stride).to(self.kernel)).view(n, -1, self.side**2)
+
+    def kernels(self, n: int, size: int) -> Tensor:
+        """The first `n` depthwise kernels of side `size`, flattened, `(n, size²)`."""
         kernel = self.kernel[:n]
-        if size < 7:
+        if size < 7 and kernel.shape[1] == 49:
             kernel = kernel[:, _centre(7, 5)] @ self.to_5
-        if size < 5:
+        if size < 5 and kernel.shape[1] == 25:
             kernel = kernel[:, _centre(5, 3)] @ self.to_3
-        return (kernel @ _places(self.side, size, self.stride).to(kernel)).view(n, -1, self.side**2)
+        return kernel
 
 
 class Excitation(nn.Module):
@@ -196,8 +223,8 @@ class Supernet(nn.Module):
 
     def _normed(self, x: Tensor, which: int, statistics: Statistics | None) -> Tensor:
         norm = self.stem_norms[which]
-        if statistics is None:
-            return F.batch_norm(x, None, None, norm.weight, norm.bias, training=True, eps=_EPS)
+        if not isinstance(statistics, Statistics):
+            return norm.by_batch(x, statistics)
         scale, shift = statistics.next() if statistics.replayed else statistics.of(norm, x.flatten(2).permute(1, 2, 0))
         return torch.addcmul(shift[..., None], x, scale[..., None])
 

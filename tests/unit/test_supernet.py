@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nagkit.benchmarks import supernet, supernet_train
+from nagkit.benchmarks import subnet, supernet, supernet_train
 from nagkit.benchmarks.inherited import Inherited
 from nagkit.data import io
 from nagkit.errors import NagkitError
@@ -101,6 +101,35 @@ def test_a_network_moves_only_the_weights_it_has():
     assert third.expand.grad is None
     used = 3 * WIDTHS[0]
     assert first.expand.grad[:used].abs().sum(dim=1).gt(0).all() and not first.expand.grad[used:].any()
+
+
+@settings(max_examples=4, deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_a_network_cut_out_of_the_supernet_computes_what_it_computed_there(seed):
+    """Same features before the classifier; in evaluation mode by running statistics, which converge to those of the images."""
+    net, images, arch = network(), pictures(16), SPACE.random(1, np.random.default_rng(seed))[0]
+    alone = subnet.SubNetwork(net, arch, 3)
+    pixels = normalise(images)
+    with torch.no_grad():
+        alone.network.head.weight.normal_(generator=torch_stream(0, "head"))
+        expected = alone.network.head(net.pooled(net.stem(pixels), arch))
+        for _ in range(60):
+            found = alone.train()(pixels)
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
+        again = alone.eval()(pixels)
+    # running variances are unbiased ones, larger by n / (n - 1): at most 1/255 here, on 4×4 maps of 16 images
+    torch.testing.assert_close(again, expected, rtol=0.1, atol=0.1)
+    assert sum(p.numel() for p in alone.parameters()) < sum(p.numel() for p in net.parameters())
+
+
+def test_a_network_cut_out_of_the_supernet_can_be_fine_tuned_without_touching_it():
+    net = network()
+    before = [weight.clone() for weight in net.parameters()]
+    alone = subnet.SubNetwork(net, supernet.SMALLEST, 3)
+    loss = F.cross_entropy(alone(normalise(pictures(8))), torch.arange(8) % 3)
+    torch.testing.assert_close(loss, torch.tensor(3.0).log())  # the new classifier knows nothing
+    torch.optim.SGD(alone.parameters(), 0.1).step(lambda: loss.backward() or loss)
+    assert all(torch.equal(*pair) for pair in zip(before, net.parameters(), strict=True))
 
 
 def test_the_statistics_of_all_sub_networks_are_their_own():
