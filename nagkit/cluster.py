@@ -23,6 +23,9 @@ TIMEOUT = 6.0
 
 Arrays = Mapping[str, np.ndarray]
 
+tally = {"asked": 0, "kept": 0}
+"""Jobs asked for by this process, and how many of them an earlier run had finished."""
+
 
 def map_jobs(
     function: Callable[..., Arrays],
@@ -48,6 +51,8 @@ def map_jobs(
     files = [folder / f"{_digest([name, job, stamp])}.safetensors" for job in jobs]
     found = [_read(file) for file in files]
     missing = [i for i, result in enumerate(found) if result is None]
+    tally["asked"] += len(jobs)
+    tally["kept"] += len(jobs) - len(missing)
     bar = tqdm(total=len(jobs), initial=len(jobs) - len(missing), desc=function.__name__, unit="job", disable=not progress)
     with bar:
         for i, result in _results(partial(_run, function), {i: jobs[i] for i in missing}, n_workers, scheduler):

@@ -1,8 +1,9 @@
-"""Sphinx extension of this book's own pages: the map of exhibits, the list of upstream files, drawings of cells.
+"""Sphinx extension of this book's own pages: the map of exhibits, verdicts, the list of upstream files, drawings of cells.
 
-Directives: `exhibit-map`, `data-registry`, `cells`.
+Directives: `exhibit-map`, `verdict`, `data-registry`, `cells`.
 """
 
+import json
 from html import escape
 from io import StringIO
 
@@ -10,7 +11,10 @@ import yaml
 from docutils import nodes
 from sphinx.application import Sphinx
 
-from nagkit.report.sphinx import RECORDED, BookDirective, Cell, Line, code, scroll, table
+from nagkit.report.sphinx import RECORDED, BookDirective, Cell, Line, code, note, scroll, table
+
+HEADING = "## Verdict"
+"""What the output of the last but one cell of every notebook begins with."""
 
 
 class ExhibitMap(BookDirective):
@@ -39,6 +43,29 @@ class ExhibitMap(BookDirective):
         recorded = (provenance or {}).get("profile") == RECORDED
         remark = f" ({item['status']})" if "status" in item else ""
         return ("done" if recorded else "done, not from the recorded run") + remark
+
+
+class Verdict(BookDirective):
+    """What the numbers of an exhibit say, in the words that its executed notebook computed from them."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        name = self.arguments[0]
+        path = self.watch(self.book / "results" / f"{name}.ipynb")
+        if not path.is_file():
+            return [note("No recorded run of this exhibit yet; its verdict comes with the numbers.")]
+        text = verdict(json.loads(path.read_text("utf-8")))
+        if text is None:
+            raise self.error(f"{path.name} has no output that begins with {HEADING!r}; record the exhibit again")
+        return self.parse_text_to_nodes(text)
+
+
+def verdict(notebook: dict) -> str | None:
+    """The Markdown under the heading "Verdict" among the outputs of an executed notebook; None when there is none."""
+    outputs = (output for cell in notebook["cells"] for output in cell.get("outputs", []))
+    texts = ("".join(output.get("data", {}).get("text/markdown", "")) for output in outputs)
+    return next((text.removeprefix(HEADING).strip() for text in texts if text.startswith(HEADING)), None)
 
 
 class Cells(BookDirective):
@@ -87,6 +114,7 @@ class DataRegistry(BookDirective):
 def setup(app: Sphinx) -> dict:
     """Register the directives (Sphinx calls this)."""
     app.add_directive("exhibit-map", ExhibitMap)
+    app.add_directive("verdict", Verdict)
     app.add_directive("data-registry", DataRegistry)
     app.add_directive("cells", Cells)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

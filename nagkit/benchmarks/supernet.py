@@ -1,10 +1,10 @@
 """A MobileNetV3 supernet for 32×32 images: every network of the space mbv3 is a part of it and shares its weights.
 
-Once-for-All (Cai et al., 2020) in small. A layer keeps its largest kernel and expansion; a 5×5 kernel is the centre of the 7×7
-one under a learned linear map, a 3×3 kernel the centre of that 5×5 one under another, fewer channels are the first ones,
+Once-for-All (Cai et al., 2020) in small. A layer keeps its largest kernel and expansion; a 5×5 kernel is the centre of the
+7×7 one under a learned linear map, a 3×3 kernel the centre of that 5×5 one under another, fewer channels are the first ones,
 and a stage of depth d runs its first d layers. Activations and squeeze-and-excitation are those of Once-for-All. What
-differs: widths of about a third, strides for 32 pixels (stages on 8, 8, 4, 4 and 4 pixels, so that every kernel size still makes a
-difference in the last one), and batch statistics in place of running ones, because a sub-network has its own.
+differs: widths of about a third to one half, strides for 32 pixels (stages on 8, 8, 4, 4 and 4 pixels, so that every kernel
+size still makes a difference in the last one), and batch statistics in place of running ones: a sub-network has its own.
 
 Activations lie as `(channels, pixels, images)`: a pointwise convolution is then one matrix product, and a depthwise one, on maps
 this small, a batched product with the matrix of its kernel, several times as fast on a CPU as a grouped convolution.
@@ -286,7 +286,9 @@ def load(path: Path = CHECKPOINT, widths: Sequence[int] | None = WIDTHS) -> tupl
         raise NagkitError(f"{path.name} is no supernet ({metadata.get('format', 'no format')!r}, expected {FORMAT!r})")
     card = Card(tuple(metadata["widths"]), metadata["features"], metadata["n_classes"], tuple(metadata["classes"]))
     if widths is not None and card.widths != tuple(widths):
-        raise NagkitError(f"{path.name} has widths {card.widths}, expected {tuple(widths)}; train one of these widths or pass its own")
+        raise NagkitError(
+            f"{path.name} has widths {card.widths}, expected {tuple(widths)}; train one of these widths, or pass its own"
+        )
     network = Supernet(card.n_classes, card.widths, card.features)
     try:
         network.load_state_dict({key: torch.from_numpy(value) for key, value in arrays.items()})

@@ -39,6 +39,9 @@ class Recipe(NamedTuple):
     """What is kept of the averaged weights in a step."""
 
 
+STANDARD = Recipe()
+
+
 def meta_classes() -> tuple[np.ndarray, np.ndarray]:
     """Tiny ImageNet labels of the meta-training and the meta-validation classes, sorted, int64 `(160,)` and `(40,)`."""
     order = numpy_stream(0, "supernet/classes").permutation(200)
@@ -60,7 +63,7 @@ def train(
     checkpoint: Path,
     arch: np.ndarray | None = None,
     n_classes: int,
-    recipe: Recipe = Recipe(),
+    recipe: Recipe = STANDARD,
     widths: tuple[int, ...] = WIDTHS,
     validation: Inherited | None = None,
     seed: int = 0,
@@ -123,7 +126,9 @@ def train(
     return average.eval(), pd.DataFrame(curve)
 
 
-def _descend(model: Supernet, pixels: torch.Tensor, labels: torch.Tensor, networks: list[np.ndarray], smoothing: float) -> float:
+def _descend(
+    model: Supernet, pixels: torch.Tensor, labels: torch.Tensor, networks: list[np.ndarray], smoothing: float
+) -> float:
     """Add up the gradients of all networks, the first on the labels and the others on its answers; the first one's loss."""
     shared = model.stem(pixels)
     x = shared.detach().requires_grad_()  # the stem's own backward pass runs once, on the sum
@@ -155,7 +160,7 @@ def _resume(path: Path, run: str, modules: resume.Modules, optimiser: torch.opti
     return resume.restore(path, modules, optimiser)
 
 
-def build(path: Path, *, recipe: Recipe = Recipe(), seed: int = 0, stop_after: int | None = None) -> pd.DataFrame:
+def build(path: Path, *, recipe: Recipe = STANDARD, seed: int = 0, stop_after: int | None = None) -> pd.DataFrame:
     """Train the supernet on the meta-training classes of Tiny ImageNet, save it to `path` and its curve beside it."""
     images, labels = meta_images("train")
     classes = meta_classes()[0]

@@ -27,7 +27,7 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 import nagkit
-from nagkit import paths
+from nagkit import cluster, paths
 from nagkit.data.io import write_bytes, write_text
 from nagkit.errors import NagkitError, unknown
 
@@ -285,6 +285,7 @@ class Exhibit:
             raise unknown("profile", profile, paths.PROFILES)
         self.name, self.profile, self.oracle = name, profile, oracle
         self._seed, self._seeds, self._data, self._start = seed, seeds, tuple(data), time.perf_counter()
+        self._jobs = dict(cluster.tally)
         self._rows: list[tuple] = []
 
     def add(
@@ -316,8 +317,10 @@ class Exhibit:
     def provenance(self) -> Box:
         """Everything a reader needs to repeat the run; a notebook shows it as a box."""
         run = {"exhibit": self.name, "profile": self.profile, "seed": self._seed, "seeds": self._seeds, "oracle": self.oracle}
+        asked, kept = (cluster.tally[key] - self._jobs[key] for key in ("asked", "kept"))
+        jobs = {"jobs": {"asked": asked, "finished by an earlier run": kept}} if asked else {}
         seconds = {"seconds": round(time.perf_counter() - self._start, 1)}
-        return Box(run | provenance(self._data) | seconds)
+        return Box(run | provenance(self._data) | jobs | seconds)
 
     def save(self, figures: Mapping[str, Figure] | None = None) -> Path:
         """Write CSV, provenance and `figures` (suffix → figure, "" for the exhibit's own) as SVG and PNG; the CSV's path.

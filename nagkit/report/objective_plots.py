@@ -36,6 +36,9 @@ def trade_off(
 
     `fronts[name]` are the cells on the Pareto front of each seed; `best` is the front of the whole space, a line.
     """
+    low = best[:, 1].max() - 25
+    points = np.concatenate([*clouds.values(), *(front for found in fronts.values() for front in found)])
+    costs = points[points[:, 1] > low, 0]
     with plt.rc_context(plots.STYLE):
         figure, axes = plt.subplots(1, len(clouds), figsize=(10.5, 3.9), squeeze=False, sharex=True, sharey=True)
         for i, (ax, (name, cells)) in enumerate(zip(axes[0], clouds.items(), strict=True)):
@@ -45,7 +48,8 @@ def trade_off(
                 ax.plot(*front.T, plots.MARKERS[0], ms=4, color=plots.PALETTE[0], label="front found" if k == 0 else None)
             ax.set(xlabel=labels[0], ylabel=labels[1] if i == 0 else None, title=name, xscale="log")
             ax.title.set_size(11)
+            ax.set_xlim(0.8 * costs.min(), 1.25 * costs.max())
             plots.plain_log(ax.xaxis, [0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100], ax.get_xlim()[1])
-        axes[0, 0].set_ylim(best[:, 1].max() - 25, best[:, 1].max() + 1)
+        axes[0, 0].set_ylim(low, best[:, 1].max() + 1)
         plots.legend(figure, axes[0])
     return plots.closed(figure)

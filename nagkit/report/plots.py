@@ -343,10 +343,17 @@ def legend(figure: Figure, axes: Sequence[Axes], ncols: int = 4) -> None:
 
 
 def plain_log(axis, ticks: Sequence[float], top: float) -> None:
-    """Label a logarithmic `axis` at `ticks` up to `top`, as plain numbers."""
-    axis.set_major_locator(FixedLocator([tick for tick in ticks if tick <= top]))
+    """Label a logarithmic `axis` at `ticks` up to `top`, as plain numbers; of labels that would collide the first stays."""
+    marked = [tick for tick in ticks if tick <= top]
+    low, high = axis.get_view_interval()
+    letter = 0.011 * np.log10(high / low) if axis.axis_name == "x" else 0.0  # half a letter's width, with some air
+    named: list[float] = []
+    for tick in marked:
+        if not named or np.log10(tick / named[-1]) >= letter * len(f"{tick:g}{named[-1]:g}"):
+            named.append(tick)
+    axis.set_major_locator(FixedLocator(marked))
     axis.set_minor_locator(NullLocator())
-    axis.set_major_formatter(FuncFormatter(lambda tick, _: f"{tick:g}"))
+    axis.set_major_formatter(FuncFormatter(lambda tick, _: f"{tick:g}" if tick in named else ""))
 
 
 def closed(figure: Figure) -> Figure:

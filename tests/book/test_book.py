@@ -47,7 +47,7 @@ def test_every_pattern_in_the_contents_names_a_notebook():
 def test_every_notebook_has_a_page_that_shows_its_results():
     for notebook in (ROOT / "notebooks").glob("*.ipynb"):
         text = (BOOK / "exhibits" / f"{notebook.stem}.md").read_text("utf-8")
-        for directive in ("exhibit", "exhibit-figures", "provenance"):
+        for directive in ("exhibit", "exhibit-figures", "verdict", "provenance"):
             assert f"```{{{directive}}} {notebook.stem}\n" in text
 
 

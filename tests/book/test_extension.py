@@ -40,7 +40,11 @@ Title
 
    What one sees.
 
+.. verdict:: demo
+
 .. provenance:: demo
+
+.. verdict:: absent
 
 .. exhibit:: absent
 
@@ -60,6 +64,12 @@ MAP = """
 - {paper: Table 2, shows: something, oracle: real table, page: index, results: demo}
 - {paper: Table 3, shows: something, oracle: real table, page: index, results: absent}
 """
+NOTEBOOK = {
+    "cells": [
+        {"source": ["## Verdict"]},
+        {"outputs": [{"data": {"text/markdown": ["## Verdict\n", "\n", "Guided is better."]}}]},
+    ]
+}
 SVG = '<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>'
 
 
@@ -71,6 +81,7 @@ def build(root: Path, *, profile: str = "paper", recorded: bool = True, quick: b
     (book / "exhibits.yaml").write_text(MAP)
     if recorded:
         (book / "results" / "demo.csv").write_text(RECORDED)
+        (book / "results" / "demo.ipynb").write_text(json.dumps(NOTEBOOK))
         (book / "results" / "demo.svg").write_text(SVG)
         (book / "results" / "demo_more.svg").write_text(SVG)
         (book / "results" / "demo2.svg").write_text(SVG)
@@ -81,7 +92,8 @@ def build(root: Path, *, profile: str = "paper", recorded: bool = True, quick: b
         (root / "results" / "quick").mkdir(parents=True)
         (root / "results" / "quick" / "demo.csv").write_text(QUICK)
     out = root / "out"
-    config = {"extensions": ["nagkit.report.sphinx", "pages"], "html_theme": "basic", "project": "demo"}
+    config = {"extensions": ["nagkit.report.sphinx", "pages"], "exclude_patterns": ["results"]}
+    config |= {"html_theme": "basic", "project": "demo"}
     with docutils_namespace():
         Sphinx(str(book), None, str(out), str(root / "trees"), "html", config, status=None, warningiserror=True).build()
     return (out / "index.html").read_text("utf-8")
@@ -173,6 +185,17 @@ def test_any_other_profile_is_visibly_not_the_recorded_run(tmp_path):
     assert "provenance-preview" in page and "provenance-recorded" not in page
     assert "NOT the recorded run (profile quick)" in page
     assert "done, not from the recorded run" in page
+
+
+def test_the_verdict_is_what_the_executed_notebook_said(page, bare_page):
+    assert "Guided is better." in page
+    assert "its verdict comes with the numbers" in bare_page
+
+
+def test_a_notebook_without_a_verdict_has_none():
+    from pages import verdict
+
+    assert verdict({"cells": NOTEBOOK["cells"][:1]}) is None
 
 
 def test_status_in_the_map_follows_the_results(page, bare_page):

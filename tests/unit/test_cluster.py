@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from nagkit import cluster
 from nagkit.cluster import map_jobs
 from nagkit.errors import NagkitError
 from nagkit.rng import numpy_stream
@@ -60,6 +61,14 @@ def test_an_interrupted_run_keeps_what_was_finished():
         map_jobs(draw, [{"seed": 1}, {"seed": 13}], progress=False)
     map_jobs(draw, [{"seed": 1}, {"seed": 2}], progress=False)
     assert CALLS == [1, 13, 2]
+
+
+def test_jobs_that_an_earlier_run_finished_are_counted():
+    before = dict(cluster.tally)
+    map_jobs(draw, [{"seed": 1}, {"seed": 2}], progress=False)
+    map_jobs(draw, [{"seed": 2}, {"seed": 3}], progress=False)
+    assert cluster.tally["asked"] - before["asked"] == 4
+    assert cluster.tally["kept"] - before["kept"] == 1
 
 
 def test_a_damaged_file_is_recomputed_and_said_so(tmp_path, capsys):
