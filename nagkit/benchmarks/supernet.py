@@ -3,7 +3,7 @@
 Once-for-All (Cai et al., 2020) in small. A layer keeps its largest kernel and expansion; a 5×5 kernel is the centre of the
 7×7 one under a learned linear map, a 3×3 kernel the centre of that 5×5 one under another, fewer channels are the first ones,
 and a stage of depth d runs its first d layers. Activations and squeeze-and-excitation are those of Once-for-All. What
-differs: widths of about a third to one half, strides for 32 pixels (stages on 8, 8, 4, 4 and 4 pixels, so that every kernel
+differs: narrower widths, strides for 32 pixels (stages on 8, 8, 4, 4 and 4 pixels, so that every kernel
 size still makes a difference in the last one), and batch statistics in place of running ones: a sub-network has its own.
 
 Activations lie as `(channels, pixels, images)`: a pointwise convolution is then one matrix product, and a depthwise one, on maps
