@@ -130,14 +130,16 @@ def build(
         raise unknown("search method", method, METHODS)
     if acquisition is not None and acquisition not in ACQUISITIONS:
         raise unknown("acquisition function", acquisition, ACQUISITIONS)
-    settings = chosen(space.name, method) | settings
+    given, settings = settings, chosen(space.name, method) | settings
     if method in MODEL_FREE:
         if acquisition or proposer:
             raise NagkitError(f"method {method} has no surrogate: leave acquisition function and proposer out")
         make = {"random": baselines.RandomSearch, "local-search": baselines.LocalSearch}
         return make.get(method, baselines.RegularizedEvolution)(space, rng, **settings)
     surrogate, usual, acquire = _RECIPE[method]
-    propose = _proposer(proposer or settings.get("proposer", usual), space, settings)
+    usual = settings.get("proposer", usual)
+    # another proposer than the method's own has settings of its own
+    propose = _proposer(proposer or usual, space, settings if proposer in (None, usual) else given)
     return ModelBased(
         space, rng, generator, surrogate=_surrogate(surrogate, space, generator, settings), proposer=propose,
         acquisition=acquisition or acquire, watch=watch,

@@ -223,6 +223,15 @@ def test_guided_search_beats_random_search_where_it_should():
         assert guided > random
 
 
+@each_space
+def test_another_proposer_brings_its_own_settings(space):
+    """With the proposer of the noise-aware copy the method is the one that bears its name, strength included."""
+    oracle = methods.DEFAULT_ORACLE[space.name]
+    exchanged, _ = methods.run(oracle, "diffusionnag", 0, budget=30, proposer="guided-copy")
+    named, _ = methods.run(oracle, "diffusionnag-copy", 0, budget=30)
+    np.testing.assert_array_equal(exchanged.archs, named.archs)
+
+
 def test_the_incumbent_is_the_first_of_equals():
     history = baselines.History(np.zeros((5, 1), np.int8), np.array([1.0, 3.0, 2.0, 3.0, 4.0]))
     assert list(history.incumbents()) == [0, 1, 1, 1, 4]
