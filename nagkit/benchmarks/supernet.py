@@ -6,8 +6,8 @@ and a stage of depth d runs its first d layers. Activations and squeeze-and-exci
 differs: narrower widths, strides for 32 pixels (stages on 8, 8, 4, 4 and 4 pixels, so that every kernel
 size still makes a difference in the last one), and batch statistics in place of running ones: a sub-network has its own.
 
-Activations lie as `(channels, pixels, images)`: a pointwise convolution is then one matrix product, and a depthwise one, on maps
-this small, a batched product with the matrix of its kernel, several times as fast on a CPU as a grouped convolution.
+Activations lie as `(channels, pixels, images)`: a pointwise convolution is then one matrix product, and a depthwise one, on
+maps this small, a batched product with the matrix of its kernel, several times as fast on a CPU as a grouped convolution.
 """
 
 import math
