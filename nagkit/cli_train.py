@@ -104,6 +104,16 @@ def train_predictor(kind, seed) -> None:
     click.echo(f"wrote {predictors.fit(kind, upstream.triplets(), seed=seed)}", err=True)
 
 
+@train.command("supernet", epilog=EXAMPLE + "NAGKIT_IMAGES=/path/to/images nagkit train supernet")
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Checkpoint file (default: where it is looked for).")
+def train_supernet(seed, out) -> None:
+    """The MobileNetV3 supernet, on 160 classes of Tiny ImageNet at 32×32 (hours on a CPU); prints its curve."""
+    from nagkit.benchmarks import supernet, supernet_train
+
+    emit(supernet_train.build(out or supernet.CHECKPOINT, seed=seed), None)
+
+
 _CELL = "'|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|skip_connect~0|nor_conv_3x3~1|nor_conv_1x1~2|'"
 
 

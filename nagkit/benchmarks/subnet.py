@@ -47,7 +47,7 @@ def build(space: SearchSpace, arch: np.ndarray, n_classes: int, recipe) -> SubNe
 
     `recipe.network` may have `dropout`. Raises `NagkitError` when the supernet is not there.
     """
-    return SubNetwork(supernet.load()[0], arch, n_classes, **recipe.network)
+    return SubNetwork(supernet.load(supernet.CHECKPOINT)[0], arch, n_classes, **recipe.network)
 
 
 def _cut(network: Supernet, arch: np.ndarray) -> Supernet:

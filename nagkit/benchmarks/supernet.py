@@ -79,13 +79,20 @@ class Running(nn.Module):
         self._sizes, self._at = list(sizes), 0
         self.register_buffer("mean", torch.zeros(sum(sizes)))
         self.register_buffer("variance", torch.ones(sum(sizes)))
+        self.register_buffer("passes", torch.zeros((), dtype=torch.int64))
 
     def pairs(self) -> list[tuple[Tensor, Tensor]]:
         """Mean and variance `(C,)` of each normalisation, as views."""
         return list(zip(self.mean.split(self._sizes), self.variance.split(self._sizes), strict=True))
 
+    @property
+    def momentum(self) -> float:
+        """Weight of the newest batch: a plain mean at first, so that a short training has statistics too."""
+        return max(0.1, 1 / max(1, int(self.passes)))
+
     def next(self) -> tuple[Tensor, Tensor]:
         """Those of the next layer in a forward pass; after the last one the first follows."""
+        self.passes += self._at == 0
         self._at = (self._at + 1) % len(self._sizes)
         return self.pairs()[self._at - 1]
 
@@ -107,7 +114,8 @@ class Norm(nn.Module):
         """Normalise `(B, C, ...)` by its own statistics, which `running` follows."""
         n = x.shape[1]
         kept = (None, None) if running is None else running.next()
-        return F.batch_norm(x, *kept, self.weight[:n], self.bias[:n], training=True, eps=EPS)
+        momentum = 0.0 if running is None else running.momentum
+        return F.batch_norm(x, *kept, self.weight[:n], self.bias[:n], training=True, momentum=momentum, eps=EPS)
 
     def after(self, weight: Tensor, x: Tensor, statistics: "Statistics | Running | None") -> Tensor:
         """`weight @ x`, normalised: a matrix `(out, in)` mixes channels, matrices `(C, out, in)` the pixels of each channel."""
@@ -279,8 +287,10 @@ def save(network: Supernet, path: Path, classes: Sequence[int]) -> None:
 def load(path: Path = CHECKPOINT, widths: Sequence[int] | None = WIDTHS) -> tuple[Supernet, Card]:
     """A supernet that `save` wrote, and its card.
 
-    `NagkitError` when the file is damaged, is no supernet, or has other `widths` (None: any will do).
+    `NagkitError` when the file is missing or damaged, is no supernet, or has other `widths` (None: any will do).
     """
+    if not path.is_file():
+        raise NagkitError(f"there is no supernet at {path}; train it: nagkit train supernet (hours on a CPU)")
     arrays, metadata = io.read_arrays(path)
     if metadata.get("format") != FORMAT:
         raise NagkitError(f"{path.name} is no supernet ({metadata.get('format', 'no format')!r}, expected {FORMAT!r})")

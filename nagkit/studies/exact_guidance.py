@@ -268,9 +268,12 @@ def _collapse(frame) -> str:
         f"network adds at the last step could break cells from a strength of about {1 / network:.0f} on, where it points "
         f"across the threshold. The published 10,000 is {published:.0f} in this unit. Measured at strength {valid.index[-1]}: "
         f"{valid.iloc[-1]:.0f} % valid with the network, {exactly.iloc[-1]:.0f} % with the exact mean. "
-        + (f"With the network fewer than half are valid at {_listed(broken)}." if broken else "No strength tried breaks half of "
-           "the draws: the collapse that the paper reports for its coarse grid is not in the rule itself.")
-    )  # fmt: skip
+        + (
+            f"With the network fewer than half are valid at {_listed(broken)}."
+            if broken
+            else "No strength tried breaks half of the draws: the collapse on the paper's grid is not in the rule itself."
+        )
+    )
 
 
 def _default(frame) -> str:

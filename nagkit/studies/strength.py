@@ -312,9 +312,9 @@ def guidance_strength_verdict(study: Strength) -> str:
     above = sum(all(gain.lo > 0 for gain in pair) for pair in gains)
     below = sum(any(gain.hi < 0 for gain in pair) for pair in gains)
     paragraphs = [
-        f"**The claims.** By its interval, the top 5 of decreasing strength is above that of both fixed strengths in {above} of "
-        f"the {len(gains)} pairs of guide and data set, and below that of one of them in {below}. The paper has no valid draw at "
-        f"two of three strengths; here the fewest are {fewest[0]:.0f} %, {pools.lower(fewest[1])} at {fewest[2]}.",
+        f"**The claims.** By its interval, the top 5 of decreasing strength is above that of both fixed strengths in {above} "
+        f"of the {len(gains)} pairs of guide and data set, and below that of one of them in {below}. The paper has no valid "
+        f"draw at two of three strengths; here the fewest are {fewest[0]:.0f} %, {pools.lower(fewest[1])} at {fewest[2]}.",
         f"**Validity** over published strengths: {'; '.join(said)}.",
     ]
     for dataset, name in product(pools.DATASETS, names):
