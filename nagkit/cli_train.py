@@ -106,7 +106,7 @@ def train_predictor(kind, seed) -> None:
 
 @train.command("supernet", epilog=EXAMPLE + "NAGKIT_IMAGES=/path/to/images nagkit train supernet")
 @click.option("--seed", type=int, default=0, show_default=True)
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Checkpoint file (default: where it is looked for).")
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Default: where it is looked for.")
 def train_supernet(seed, out) -> None:
     """The MobileNetV3 supernet, on 160 classes of Tiny ImageNet at 32×32 (hours on a CPU); prints its curve."""
     from nagkit.benchmarks import supernet, supernet_train

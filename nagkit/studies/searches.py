@@ -218,7 +218,7 @@ def verdict(study: Searches) -> str:
     """What the numbers of `study` say, in words: who wins at the full budget, against whom for sure, and why."""
     frame = study.exhibit.frame(paper=False).set_index(["row", "column", "metric"])
     last = str(study.counts[-1])
-    parts = []
+    parts, tally = [], {}
     for panel, rows in study.curves.items():
         ours, found = reference(rows), {"better": [], "worse": [], "open": []}
         for row in rows:
@@ -226,6 +226,7 @@ def verdict(study: Searches) -> str:
                 gain = frame.loc[(f"{ours} minus {row}", last, f"{panel} difference")]
                 sure = "better" if gain["lo"] > 0 else "worse" if gain["hi"] < 0 else "open"
                 found[sure].append(f"{row} ({gain['value']:+.2f})")
+                tally.setdefault(ours, {}).setdefault(row, []).append(sure)
         best = max(rows, key=lambda row: frame.loc[(row, last, f"{panel} accuracy"), "value"])
         lines = [f"**{panel[0].upper() + panel[1:]}**, after {last} evaluations: highest mean {best}, "
                  f"{frame.loc[(best, last, f'{panel} accuracy'), 'value']:.2f} %."]  # fmt: skip
@@ -233,8 +234,19 @@ def verdict(study: Searches) -> str:
         said = [f"{words[sure]} {', '.join(names)}" for sure, names in found.items() if names]
         lines.append(f"{ours} is {'; '.join(said)} (paired difference in points, 95 % interval).")
         parts.append(" ".join(lines))
-    parts.append(_why(study, frame))
-    return "\n\n".join(parts)
+    return "\n\n".join([*_claims(tally, last), *parts, _why(study, frame)])
+
+
+def _claims(tally: Mapping[str, Mapping[str, Sequence[str]]], last: str) -> list[str]:
+    """For each reference row, against whom it is ahead by the interval of the paired difference, and in how many panels."""
+    lines = []
+    for ours, rivals in tally.items():
+        words = []
+        for row, found in rivals.items():
+            behind = f" (behind in {found.count('worse')})" if "worse" in found else ""
+            words.append(f"{row} {found.count('better')} of {len(found)}{behind}")
+        lines.append(f"**{ours}, panels in which it is surely ahead** after {last} evaluations: {', '.join(words)}.")
+    return lines
 
 
 def _why(study: Searches, frame) -> str:
