@@ -94,8 +94,7 @@ def train(
     ]
     optimiser = torch.optim.SGD(groups, recipe.lr, momentum=0.9, nesterov=True)
     modules = {"model": model, "average": average}
-    begun = _resume(checkpoint, run, modules, optimiser)
-    curve = begun.get("curve", [])
+    curve = resume.go_on(checkpoint, run, modules, optimiser).get("curve", [])
     x, y = torch.from_numpy(images).to(device), torch.from_numpy(labels.astype(np.int64)).to(device)
     steps, last = max(1, len(x) // recipe.batch), min(recipe.epochs, stop_after or recipe.epochs)
     with tqdm(total=last * steps, initial=len(curve) * steps, desc="supernet" if arch is None else "network", unit="step",
@@ -150,14 +149,6 @@ def _fingerprint(images: np.ndarray, labels: np.ndarray, settings: list) -> str:
     found.update(np.ascontiguousarray(images).data)
     found.update(labels.astype(np.int64).data)
     return found.hexdigest()
-
-
-def _resume(path: Path, run: str, modules: resume.Modules, optimiser: torch.optim.Optimizer) -> dict:
-    if not path.exists():
-        return {}
-    if io.read_arrays(path)[1].get("run") != run:
-        raise NagkitError(f"checkpoint {path.name} belongs to a run with other images or settings; delete it or name another")
-    return resume.restore(path, modules, optimiser)
 
 
 def build(path: Path, *, recipe: Recipe = STANDARD, seed: int = 0, stop_after: int | None = None) -> pd.DataFrame:

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from nagkit.data import io
+from nagkit.errors import NagkitError
 
 Modules = Mapping[str, nn.Module]
 
@@ -40,3 +41,15 @@ def restore(
     if stream is not None:
         stream.set_state(arrays["stream"])
     return progress
+
+
+def go_on(path: Path, run: str, modules: Modules, optimiser: torch.optim.Optimizer) -> dict:
+    """`restore` when `path` is there, and its progress; {} when it is not. `progress["run"]` must be `run`.
+
+    Raises `NagkitError` when the file belongs to another run.
+    """
+    if not path.exists():
+        return {}
+    if io.read_arrays(path)[1].get("run") != run:
+        raise NagkitError(f"checkpoint {path.name} belongs to a run with other images or settings; delete it or name another")
+    return restore(path, modules, optimiser)

@@ -132,7 +132,7 @@ def train(
     groups = [{"params": matrices, "weight_decay": 5e-4}, {"params": vectors, "weight_decay": 0.0}]
     optimiser = torch.optim.SGD(groups, lr=lr, momentum=0.9, nesterov=True)
     modules = {"model": model, "average": average}
-    start = _resume(checkpoint, fingerprint.hexdigest(), modules, optimiser)
+    start = resume.go_on(checkpoint, fingerprint.hexdigest(), modules, optimiser).get("epoch", 0)
 
     x, y = torch.from_numpy(images).to(device), torch.from_numpy(labels.astype(np.int64)).to(device)
     steps = max(1, len(x) // batch_size)
@@ -188,14 +188,6 @@ def _standardise(encoder: Encoder, x: torch.Tensor) -> Encoder:
     encoder.pooled_mean.copy_(pooled.mean(dim=0))
     encoder.pooled_std.copy_(pooled.std(dim=0).clamp_min(1e-3))
     return encoder
-
-
-def _resume(path: Path, run: str, modules: resume.Modules, optimiser: torch.optim.Optimizer) -> int:
-    if not path.exists():
-        return 0
-    if io.read_arrays(path)[1].get("run") != run:
-        raise NagkitError(f"checkpoint {path.name} belongs to a run with other images or settings; delete it or name another")
-    return resume.restore(path, modules, optimiser)["epoch"]
 
 
 def load(path: Path = CHECKPOINT) -> Encoder:
