@@ -57,13 +57,13 @@ def embedded_data_only(tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", STUDIES)
 def test_the_quick_profile_gives_the_committed_numbers(name, request):
     study, verdict = STUDIES[name]
-    made, golden = study("quick", 0, progress=False), GOLDEN / f"{name}.csv"
+    made, path = study("quick", 0, progress=False), GOLDEN / f"{name}.csv"
     frame = made.exhibit.frame(paper=False)
     assert made.exhibit.oracle in ("surrogate", "ofa-surrogate", "ofa-surrogate, surrogate", "")
     assert "nan" not in verdict(made)
     if request.config.getoption("--regenerate", default=False):
-        golden.write_text(exhibits.to_csv(frame))
-    assert exhibits.golden_gap(frame, golden) == "", "if this is meant: pytest tests/golden --regenerate"
+        path.write_text(exhibits.golden(frame))
+    assert exhibits.golden_gap(frame, path) == "", "if this is meant: pytest tests/golden --regenerate"
 
 
 @pytest.mark.parametrize("name", STUDIES)
