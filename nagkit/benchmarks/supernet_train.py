@@ -151,14 +151,14 @@ def _fingerprint(images: np.ndarray, labels: np.ndarray, settings: list) -> str:
     return found.hexdigest()
 
 
-def build(path: Path, *, recipe: Recipe = STANDARD, seed: int = 0, stop_after: int | None = None) -> pd.DataFrame:
+def build(path: Path, *, seed: int = 0) -> pd.DataFrame:
     """Train the supernet on the meta-training classes of Tiny ImageNet, save it to `path` and its curve beside it."""
     images, labels = meta_images("train")
     classes = meta_classes()[0]
     validation = Inherited(images, *meta_images("test"), n_images=1000)
     network, curve = train(
-        images, labels, n_classes=len(classes), checkpoint=paths.cache() / "supernet.run.safetensors", recipe=recipe,
-        validation=validation, seed=seed, stop_after=stop_after,
+        images, labels, n_classes=len(classes), checkpoint=paths.cache() / "supernet.run.safetensors", validation=validation,
+        seed=seed,
     )  # fmt: skip
     save(network, path, classes)
     io.write_text(path.with_suffix(".csv"), curve.to_csv(index=False))
