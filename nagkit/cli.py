@@ -105,7 +105,7 @@ def sample(space, n, seed, out, dataset, spec, limit, weight, minimise, pairs, r
 @click.option("--split", default="test", show_default=True, help="Which accuracy of the data set.")
 @click.option("--metric", default="accuracy", show_default=True)
 @click.option("--oracle", default="auto", show_default=True, metavar="ORACLE",
-              help="nb201: table, surrogate; mbv3: ofa, ofa-surrogate, measured-surrogate, measured; auto: the best here.")
+              help="nb201: table, surrogate; mbv3: ofa, ofa-surrogate, measured-surrogate, measured, supernet; auto: best.")
 @click.option("--resolution", type=int, help="Input resolution of mbv3 in pixels (default 224).")
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="CSV file instead of stdout.")
 def query(pool, space, dataset, split, metric, oracle, resolution, out) -> None:
@@ -123,13 +123,13 @@ def query(pool, space, dataset, split, metric, oracle, resolution, out) -> None:
         raise NagkitError(f"{pool.name} is not a CSV file: {error}") from None
     if "arch" not in frame:
         raise NagkitError(f"{pool.name} has no column 'arch' (found {', '.join(frame)}); `nagkit sample` writes one")
-    bench = open_benchmark(space, oracle, resolution=resolution)
+    bench = open_benchmark(space, oracle, resolution=resolution, dataset=dataset)
     given = (frame["arch"] != "").to_numpy()
     value = np.full(len(frame), np.nan)
     archs = get_space(space).from_string(list(frame["arch"][given]))
     value[given] = bench.query(archs, dataset, split=split, metric=metric)
     click.echo(bench.describe(), err=True)
-    if space == "mbv3" and (n_beyond := int(bench.beyond(value[given]).sum())):
+    if bench.oracle == "measured-surrogate" and (n_beyond := int(bench.beyond(value[given]).sum())):
         click.echo(f"{n_beyond} of {given.sum()} values lie beyond the measured range: extrapolated", err=True)
     emit(pd.DataFrame({"arch": frame["arch"], "split": split, metric: np.round(value, 4), "oracle": bench.oracle}), out)
 

@@ -47,6 +47,16 @@ def fit_search(n_workers, scheduler) -> None:
     emit(tune.choose(n_workers=n_workers, scheduler=scheduler), None)
 
 
+@fit.command("validity", epilog=EXAMPLE + "NAGKIT_IMAGES=/path/to/images nagkit fit validity --n-workers 2")
+@click.option("--n-workers", type=int, default=1, show_default=True, help="Processes of a local Dask cluster.")
+@click.option("--scheduler", help="Address of a running Dask scheduler, such as tcp://host:8786.")
+def fit_validity(n_workers, scheduler) -> None:
+    """What the supernet's accuracies are worth: networks trained alone, and all its measurements (hours on a CPU)."""
+    from nagkit.benchmarks import validity
+
+    emit(validity.build(n_workers=n_workers, scheduler=scheduler), None)
+
+
 @fit.command("encoder", epilog=EXAMPLE + "NAGKIT_IMAGES=/path/to/images nagkit fit encoder")
 def fit_encoder() -> None:
     """The image encoder, on Tiny ImageNet at 32×32; an interrupted run goes on."""

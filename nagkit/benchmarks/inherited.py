@@ -1,7 +1,10 @@
 """Measured accuracy of sub-networks with weights inherited from a supernet, after their batch statistics were taken anew."""
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from nagkit.benchmarks.supernet import Statistics, Supernet
@@ -9,6 +12,7 @@ from nagkit.data import images as data
 from nagkit.errors import NagkitError
 from nagkit.predictors.images import normalise
 from nagkit.rng import numpy_stream
+from nagkit.spaces import mbv3
 
 N_CALIBRATION = 250
 """Training images that the batch statistics are taken from."""
@@ -38,19 +42,38 @@ class Inherited:
     def accuracy(self, network: Supernet, archs: np.ndarray, *, progress: bool = True) -> np.ndarray:
         """Percent of the images that each of `archs`, int8 `(B, 20)`, names rightly: float64 `(B,)`.
 
-        The stem is common to all networks and runs once. Raises `NagkitError` when a label has no output.
+        Networks are taken in lexicographic order, and layers that one shares with the one before are not computed again.
+        Raises `NagkitError` when a label has no output.
         """
         if int(self._labels.max()) >= network.n_classes:
             raise NagkitError(f"label {int(self._labels.max())} has no output in a network of {network.n_classes} classes")
+        labels = self._labels.to(network.head.weight.device)
+        found = np.empty(len(archs))
+        passed, before = [self._stem(network)], np.empty(0, np.int8)  # activations after so many slots of the last network
+        for row in tqdm(np.lexsort(archs.T[::-1]), desc="measuring", unit="network", disable=not progress):
+            shared = _common(before, archs[row])
+            del passed[shared + 1 :]
+            for layer, op in zip(network.layers[shared:], archs[row, shared:].tolist(), strict=True):
+                passed.append(passed[-1] if op == mbv3.ABSENT else _through(layer, passed[-1], op))
+            _, *features = _through(network.finish, passed[-1])
+            guesses = torch.cat([network.head(part).argmax(dim=1) for part in features])
+            found[row], before = 100 * float((guesses == labels).double().mean()), archs[row]
+        return found
+
+    def _stem(self, network: Supernet) -> list[Tensor]:
         device = network.head.weight.device
-        noted = Statistics(n_first=N_CALIBRATION)
-        calibration = network.stem(normalise(self._calibration.to(device)), noted)
-        batches = [network.stem(normalise(part.to(device)), noted.replay()) for part in self._images.split(_BATCH)]
-        labels = self._labels.to(device)
-        found = []
-        for arch in tqdm(archs, desc="measuring", unit="network", disable=not progress):
-            noted = Statistics(n_first=N_CALIBRATION)
-            network.pooled(calibration, arch, noted)
-            guesses = [network.head(network.pooled(part, arch, noted.replay())).argmax(dim=1) for part in batches]
-            found.append(100 * float((torch.cat(guesses) == labels).double().mean()))
-        return np.array(found)
+        parts = (self._calibration, *self._images.split(_BATCH))
+        return _through(network.stem, [normalise(part.to(device)) for part in parts])
+
+
+def _through(function: Callable[..., Tensor], parts: list[Tensor], *arguments: int) -> list[Tensor]:
+    """`function` of every part, normalised by the statistics of the first one."""
+    noted = Statistics(n_first=N_CALIBRATION)
+    calibration = function(parts[0], *arguments, noted)
+    return [calibration, *(function(part, *arguments, noted.replay()) for part in parts[1:])]
+
+
+def _common(a: np.ndarray, b: np.ndarray) -> int:
+    """How many leading entries of `a` are those of `b`."""
+    differs = a != b[: len(a)]
+    return int(differs.argmax()) if differs.any() else len(a)

@@ -11,8 +11,9 @@ maps this small, a batched product with the matrix of its kernel, several times 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -132,7 +133,7 @@ class Norm(nn.Module):
 class Layer(nn.Module):
     """An inverted residual of elastic kernel and expansion (Sandler et al., 2018; Howard et al., 2019)."""
 
-    def __init__(self, n_in: int, n_out: int, side: int, stride: int, *, excited: bool, swish: bool):
+    def __init__(self, n_in: int, n_out: int, side: int, stride: int, excited: bool, swish: bool):
         super().__init__()
         n_mid = n_in * mbv3.EXPANDS[-1]
         self.expand = nn.Parameter(torch.empty(n_mid, n_in))
@@ -198,14 +199,7 @@ class Supernet(nn.Module):
         self.second = nn.Conv2d(stem, stem, 3, stride=2, padding=1, groups=stem, bias=False)
         self.third = nn.Conv2d(stem, stem, 1, bias=False)
         self.stem_norms = nn.ModuleList(Norm(stem) for _ in range(3))
-        self.layers = nn.ModuleList(
-            Layer(
-                self.widths[stage] if slot == 0 else self.widths[stage + 1], self.widths[stage + 1],
-                SIDES[stage] if slot == 0 else SIDES[stage] // STRIDES[stage], STRIDES[stage] if slot == 0 else 1,
-                excited=EXCITED[stage], swish=SWISH[stage],
-            )
-            for stage in range(mbv3.N_STAGES) for slot in range(mbv3.N_SLOTS)
-        )  # fmt: skip
+        self.layers = nn.ModuleList(Layer(*shape) for shape in _shapes(self.widths))
         self.last = nn.Parameter(torch.empty(6 * self.widths[-1], self.widths[-1]))
         self.last_norm = Norm(6 * self.widths[-1])
         self.mix = nn.Linear(6 * self.widths[-1], features)
@@ -226,6 +220,10 @@ class Supernet(nn.Module):
         for layer, op in zip(self.layers, np.asarray(arch).tolist(), strict=True):
             if op != mbv3.ABSENT:
                 x = layer(x, op, statistics)
+        return self.finish(x, statistics)
+
+    def finish(self, x: Tensor, statistics: Statistics | None = None) -> Tensor:
+        """Features `(B, features)` of the last layer's output."""
         x = F.hardswish(self.last_norm.after(self.last, x, statistics))
         return F.hardswish(self.mix(x.mean(dim=1).T))
 
@@ -250,6 +248,30 @@ def initialise(network: Supernet, generator: torch.Generator) -> None:
     for layer in network.layers:
         if layer.residual:
             nn.init.zeros_(layer.norms[2].weight)
+
+
+def _shapes(widths: Sequence[int]) -> Iterator[tuple[int, int, int, int, bool, bool]]:
+    """Channels in and out, side of the map, stride, excitation and swish of the layer in each slot."""
+    for stage, (n_in, n_out) in enumerate(pairwise(widths)):
+        yield n_in, n_out, SIDES[stage], STRIDES[stage], EXCITED[stage], SWISH[stage]
+        later = n_out, n_out, SIDES[stage] // STRIDES[stage], 1, EXCITED[stage], SWISH[stage]
+        yield from [later] * (mbv3.N_SLOTS - 1)
+
+
+def multiply_accumulates(archs: np.ndarray, widths: Sequence[int] = WIDTHS, features: int = FEATURES) -> np.ndarray:
+    """Multiply-accumulates of one image in each network, int8 `(B, 20)`, before the classifier: int64 `(B,)`.
+
+    Counted as for ordinary convolutions, squeeze-and-excitation included.
+    """
+    costs = np.zeros((20, mbv3.N_OPS + 1), np.int64)  # the last column is that of an absent slot
+    for slot, (n_in, n_out, side, stride, excited, _) in enumerate(_shapes(widths)):
+        n_mid = np.tile(mbv3.EXPANDS, len(mbv3.KERNELS)) * n_in
+        taps = np.repeat(np.square(mbv3.KERNELS), len(mbv3.EXPANDS))
+        pixels = (side // stride) ** 2
+        costs[slot, :-1] = n_mid * (n_in * side**2 + (taps + n_out) * pixels) + excited * 2 * n_mid * (n_mid // 4)
+    first, last = widths[0], widths[-1]
+    common = 27 * first * 1024 + (9 + first) * first * 256 + 6 * last * (last * 16 + features)
+    return common + costs[np.arange(20), archs].sum(axis=1)
 
 
 @cache

@@ -6,7 +6,7 @@ from functools import cache
 import numpy as np
 
 from nagkit import paths
-from nagkit.benchmarks import ofa, surrogate
+from nagkit.benchmarks import measured, ofa, surrogate
 from nagkit.data.io import open_arrays
 from nagkit.data.upstream import convert, table_path
 from nagkit.errors import NagkitError, unknown
@@ -83,14 +83,21 @@ class Benchmark:
         )
 
 
-def open_benchmark(space: str = "nb201", oracle: str = "auto", *, resolution: int | None = None) -> Benchmark | ofa.ImageNet:
+def open_benchmark(
+    space: str = "nb201", oracle: str = "auto", *, resolution: int | None = None, dataset: str | None = None
+) -> Benchmark | ofa.ImageNet | measured.Measured:
     """The benchmark of a search space.
 
     NB201's `oracle`: "table" (the converted tables, or those of `NAGKIT_MIRROR`, converted on first use), "surrogate"
     (embedded), or "auto": the table when it is there, else the surrogate. MBv3's, and its input `resolution` (default
-    224): see `nagkit.benchmarks.ofa`. No network is used. Raises `NagkitError` for unknown names and missing data.
+    224): see `nagkit.benchmarks.ofa`; or "supernet": see `nagkit.benchmarks.measured`, which is also what "auto" means
+    for a `dataset` of 32×32 images. No network is used. Raises `NagkitError` for unknown names and missing data.
     """
     if space == ofa.ImageNet.space:
+        if oracle == measured.ORACLE or (oracle == "auto" and dataset in measured.DATASETS):
+            if resolution not in (None, 32):
+                raise NagkitError(f"the supernet sees images of 32×32 pixels, not {resolution}; leave the resolution out")
+            return measured.Measured()
         return ofa.open_imagenet(oracle, 224 if resolution is None else resolution)
     if space != Benchmark.space:
         raise unknown("benchmark space", space, [Benchmark.space, ofa.ImageNet.space])

@@ -69,6 +69,13 @@ def bootstrap_ci(values: np.ndarray, rng: np.random.Generator, *, statistic=np.m
     return Interval(float(statistic(values, axis=-1)), *map(float, np.quantile(draws, [0.025, 0.975])))
 
 
+def kendall_ci(a: np.ndarray, b: np.ndarray, rng: np.random.Generator, *, resamples: int = 200) -> Interval:
+    """Kendall's τ-b between paired values and its 95 % percentile bootstrap interval over the pairs."""
+    rows = rng.integers(0, len(a), (resamples, len(a)))
+    draws = [stats.kendalltau(a[row], b[row]).statistic for row in rows]
+    return Interval(float(stats.kendalltau(a, b).statistic), *map(float, np.quantile(draws, [0.025, 0.975])))
+
+
 def iqm(values: np.ndarray, axis: int = -1) -> np.ndarray:
     """Interquartile mean: the mean of the middle half, robust and still efficient (Agarwal et al., 2021)."""
     return stats.trim_mean(values, 0.25, axis=axis)

@@ -3,12 +3,11 @@
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import kendalltau
 
 from nagkit.benchmarks import ofa
 from nagkit.benchmarks.table import open_benchmark
 from nagkit.data import registry
-from nagkit.report.exhibits import Exhibit, Interval, bootstrap_ci, by_profile
+from nagkit.report.exhibits import Exhibit, bootstrap_ci, by_profile, kendall_ci
 from nagkit.rng import numpy_stream
 
 PUBLISHED, MEASURED = "published predictor", "surrogate of the measurements"
@@ -49,7 +48,7 @@ def ofa_calibration(profile: str = "quick", seed: int = 0, *, progress: bool = T
     for pool, archs in pools.items():
         values = networks[pool] = tuple(bench.query(archs, split="test") for bench in both.values())
         rng = numpy_stream(seed, f"ofa_calibration/bootstrap/{pool}")
-        agreement, oracles = _tau(*values, rng), ", ".join(bench.oracle for bench in both.values())
+        agreement, oracles = kendall_ci(*values, rng), ", ".join(bench.oracle for bench in both.values())
         exhibit.add("both", pool, "Kendall τ between the oracles", agreement, n=len(archs), unit="τ", oracle=oracles)
         for name, found in zip(both, values, strict=True):
             where = {"n": len(archs), "unit": "%", "oracle": both[name].oracle}
@@ -114,18 +113,12 @@ def _against_measurements(exhibit: Exhibit, seed: int, real: bool) -> None:
 
 def _compare(exhibit: Exhibit, row: str, column: str, found: np.ndarray, accuracy: np.ndarray, rng) -> None:
     where = {"n": len(found), "oracle": "ofa" if row == PUBLISHED else "measured-surrogate"}
-    exhibit.add(row, column, "Kendall τ with measurements", _tau(found, accuracy, rng), unit="τ", **where)
+    exhibit.add(row, column, "Kendall τ with measurements", kendall_ci(found, accuracy, rng), unit="τ", **where)
     exhibit.add(row, column, "mean minus measured", bootstrap_ci(found - accuracy, rng), unit="%", **where)
 
 
 def _search(key: str) -> str:
     return "r = 224" if key == "all" else f"r = 224, {key.removeprefix('ofa-measured-')}"
-
-
-def _tau(a: np.ndarray, b: np.ndarray, rng: np.random.Generator, resamples: int = 200) -> Interval:
-    rows = rng.integers(0, len(a), (resamples, len(a)))
-    draws = [kendalltau(a[row], b[row]).statistic for row in rows]
-    return Interval(float(kendalltau(a, b).statistic), *map(float, np.quantile(draws, [0.025, 0.975])))
 
 
 def verdict(study: Calibration) -> str:

@@ -7,8 +7,9 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nagkit.benchmarks import subnet, supernet, supernet_train, train_arch
+from nagkit.benchmarks import measured, subnet, supernet, supernet_train, train_arch
 from nagkit.benchmarks.inherited import Inherited
+from nagkit.benchmarks.table import open_benchmark
 from nagkit.data import io
 from nagkit.errors import NagkitError
 from nagkit.predictors.images import normalise
@@ -135,7 +136,8 @@ def test_the_statistics_of_all_sub_networks_are_their_own():
     """Inherited accuracy does not depend on which network was measured before."""
     rng = numpy_stream(0, "test")
     images, labels = pictures(300).numpy(), rng.integers(0, 5, 300)
-    net, archs = network(), SPACE.random(3, rng)
+    net, archs = network(), SPACE.random(5, rng)
+    archs[1, :12], archs[2, :18], archs[4] = archs[0, :12], archs[0, :18], archs[0]  # layers in common are computed once
     measure = Inherited(images, images, labels, n_images=300)
     together = measure.accuracy(net, archs, progress=False)
     alone = [measure.accuracy(net, arch[None], progress=False)[0] for arch in archs[::-1]][::-1]
@@ -223,3 +225,79 @@ def test_one_network_is_fine_tuned_from_the_supernet_that_is_there(tmp_path, mon
     supernet.save(network(1, widths=supernet.WIDTHS), supernet.CHECKPOINT, range(5))
     again = train_arch.train(SPACE, supernet.SMALLEST, data, data, recipe._replace(epochs=1), progress=False)
     assert not again.repeated and again.checkpoint != found.checkpoint
+
+
+def test_multiply_accumulates_are_those_of_ordinary_convolutions():
+    """Counted by hand for the smallest network, and by how a layer more, a wider one and a larger kernel add to it."""
+    base = int(supernet.multiply_accumulates(supernet.SMALLEST[None], WIDTHS, 16)[0])
+    stem = 3 * 9 * 8 * 32**2 + 9 * 8 * 16**2 + 8 * 8 * 16**2
+
+    def layer(n_in, n_out, before, after, excited, kernel=3, expand=3):
+        n = expand * n_in
+        return n * n_in * before**2 + n * kernel**2 * after**2 + n * n_out * after**2 + excited * 2 * n * (n // 4)
+
+    places = [(8, 8, 16, 8, 0), (8, 8, 8, 8, 0), (8, 8, 8, 8, 1), (8, 8, 8, 8, 1), (8, 12, 8, 4, 0), (12, 12, 4, 4, 0),
+              (12, 12, 4, 4, 1), (12, 12, 4, 4, 1), (12, 16, 4, 4, 1), (16, 16, 4, 4, 1)]  # fmt: skip
+    tail = 16 * 96 * 4**2 + 96 * 16
+    assert base == stem + sum(layer(*place) for place in places) + tail
+    more = np.stack([supernet.SMALLEST] * 3)
+    more[0, 2], more[1, 17], more[2, 17] = 0, 2, 6  # a third layer; expansion 6; kernel 7
+    added = supernet.multiply_accumulates(more, WIDTHS, 16) - base
+    last = (16, 16, 4, 4, 1)
+    assert added.tolist() == [
+        layer(8, 8, 8, 8, 0), layer(*last, expand=6) - layer(*last), layer(*last, kernel=7) - layer(*last)
+    ]  # fmt: skip
+
+
+@pytest.fixture
+def oracle(tmp_path, monkeypatch):
+    """The oracle on a small supernet and random images, with an empty cache."""
+    monkeypatch.setenv("NAGKIT_CACHE", str(tmp_path))
+    monkeypatch.setattr(supernet, "CHECKPOINT", tmp_path / "supernet.safetensors")
+    monkeypatch.setattr(supernet.load, "__defaults__", (supernet.CHECKPOINT, WIDTHS))
+    supernet.save(network(), supernet.CHECKPOINT, range(5))
+    images, labels = pictures(300).numpy(), numpy_stream(1, "test").integers(0, 5, 300)
+    monkeypatch.setattr(supernet_train, "meta_images", lambda split: (images, labels))
+    measured._images.cache_clear()
+    yield open_benchmark("mbv3", dataset="tiny_imagenet")
+    measured._images.cache_clear()
+
+
+def ask(oracle, archs, **settings):
+    return oracle.query(archs, "tiny_imagenet", split="test", n_images=300, **settings)
+
+
+def test_an_interrupted_measurement_goes_on_where_it_was(oracle, monkeypatch):
+    monkeypatch.setattr(measured, "_CHUNK", 2)
+    archs, true, calls = SPACE.random(5, numpy_stream(2, "test")), measured.measure, []
+
+    def counted(**job):
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        calls.append(job)
+        return true(**job)
+
+    counted.__module__, counted.__qualname__ = true.__module__, true.__qualname__
+    monkeypatch.setattr(measured, "measure", counted)
+    with pytest.raises(KeyboardInterrupt):
+        ask(oracle, archs)
+    assert len(calls) == 2
+    calls.append(None)  # from here on nothing interrupts
+    found = ask(oracle, archs)
+    assert len(calls) == 4  # only the third part was missing
+    again = [ask(oracle, arch[None])[0] for arch in archs]
+    np.testing.assert_array_equal(found, again)
+    np.testing.assert_array_equal(ask(oracle, archs[[3, 0, 3]]), found[[3, 0, 3]])
+    assert not np.array_equal(ask(oracle, archs, draw=1), found)
+
+
+def test_the_oracle_names_what_it_does_not_know(oracle):
+    with pytest.raises(NagkitError, match="data set of the supernet.*'cifar11'.*tiny_imagenet"):
+        oracle.query(supernet.LARGEST[None], "cifar11", split="test")
+    with pytest.raises(NagkitError, match="split of tiny_imagenet.*'valid'"):
+        oracle.query(supernet.LARGEST[None], "tiny_imagenet", split="valid")
+    with pytest.raises(NagkitError, match="32×32 pixels, not 224"):
+        open_benchmark("mbv3", "supernet", resolution=224)
+    supernet.CHECKPOINT.unlink()
+    with pytest.raises(NagkitError, match="no supernet at .*nagkit train supernet"):
+        ask(oracle, supernet.LARGEST[None])

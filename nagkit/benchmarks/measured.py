@@ -1,0 +1,81 @@
+"""Measured accuracies of MobileNetV3 networks on 32×32 images, with weights inherited from the committed supernet."""
+
+from functools import lru_cache
+
+import numpy as np
+
+from nagkit.benchmarks import supernet, supernet_train
+from nagkit.benchmarks.inherited import Inherited
+from nagkit.cluster import map_jobs
+from nagkit.errors import unknown
+from nagkit.spaces import mbv3
+from nagkit.spaces.base import checked
+
+ORACLE = "supernet"
+DATASETS = ("tiny_imagenet",)
+N_IMAGES = 1000
+"""Test images of a measurement."""
+SPACE = mbv3.Space()
+_CHUNK = 50  # networks a job: half a minute, the most that an interruption loses
+
+
+class Measured:
+    """Top-1 accuracy in percent; `oracle` says where it comes from and travels with every number.
+
+    "tiny_imagenet" are the 160 classes that the supernet learned, with test images that it never saw. `n_workers` and
+    `scheduler`: see `nagkit.cluster.map_jobs`.
+    """
+
+    space, oracle, datasets = "mbv3", ORACLE, DATASETS
+
+    def __init__(self, *, n_workers: int = 1, scheduler: str | None = None, progress: bool = True):
+        self._how = {"n_workers": n_workers, "scheduler": scheduler, "progress": progress}
+
+    def splits(self, dataset: str) -> tuple[str, ...]:
+        if dataset not in DATASETS:
+            raise unknown("data set of the supernet", dataset, DATASETS)
+        return ("test",)
+
+    def metrics(self, dataset: str, *, split: str) -> tuple[str, ...]:
+        if split not in self.splits(dataset):
+            raise unknown(f"split of {dataset}", split, self.splits(dataset))
+        return ("accuracy",)
+
+    def query(
+        self, archs: np.ndarray, dataset: str, *, split: str, metric: str = "accuracy", draw: int = 0, n_images: int = N_IMAGES
+    ) -> np.ndarray:
+        """The accuracy of each network, float64 `(B,)`, on `n_images` test images; another `draw` is another choice of them.
+
+        Fifty networks at a time are kept in the cache, so an interrupted measurement goes on. `NagkitError` for an unknown
+        name, an invalid network, and a supernet or images that are not here.
+        """
+        if metric not in self.metrics(dataset, split=split):
+            raise unknown(f"metric of {dataset}/{split}", metric, self.metrics(dataset, split=split))
+        distinct, place = np.unique(checked(SPACE, archs), axis=0, return_inverse=True)  # sorted: neighbours share layers
+        names = SPACE.to_string(distinct)
+        jobs = [
+            {"dataset": dataset, "archs": names[start : start + _CHUNK], "draw": draw, "n_images": n_images}
+            for start in range(0, len(names), _CHUNK)
+        ]
+        supernet.load(supernet.CHECKPOINT)
+        found = map_jobs(measure, jobs, data=[supernet.CHECKPOINT], **self._how)
+        return np.concatenate([np.empty(0), *(part["accuracy"] for part in found)])[place.ravel()]
+
+    def fidelity(self, dataset: str, *, split: str, metric: str = "accuracy") -> None:
+        """None: these are measurements."""
+        self.metrics(dataset, split=split)
+
+    def describe(self) -> str:
+        """One line: which oracle."""
+        return f"{ORACLE}: measured on {N_IMAGES:,} test images with weights inherited from a supernet, not trained alone"
+
+
+def measure(dataset: str, archs: list[str], draw: int, n_images: int) -> dict[str, np.ndarray]:
+    """Accuracies of networks; a job of `nagkit.cluster.map_jobs`."""
+    network, _ = supernet.load(supernet.CHECKPOINT)
+    return {"accuracy": _images(dataset, draw, n_images).accuracy(network, SPACE.from_string(archs), progress=False)}
+
+
+@lru_cache(maxsize=1)
+def _images(dataset: str, draw: int, n_images: int) -> Inherited:
+    return Inherited(supernet_train.meta_images("train")[0], *supernet_train.meta_images("test"), n_images=n_images, draw=draw)

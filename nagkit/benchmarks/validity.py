@@ -1,0 +1,87 @@
+"""What the supernet's accuracies are worth: networks trained alone beside their inherited accuracies, and repeats of these."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from nagkit import paths
+from nagkit.benchmarks import supernet, supernet_train
+from nagkit.benchmarks.inherited import Inherited
+from nagkit.benchmarks.measured import N_IMAGES, Measured
+from nagkit.cluster import map_jobs
+from nagkit.data import io
+from nagkit.rng import numpy_stream
+from nagkit.spaces import mbv3
+
+SPACE = mbv3.Space()
+FILE = supernet.CHECKPOINT.with_name("supernet_validity.csv")
+N_ALONE, EPOCHS = 20, 10
+"""Networks trained alone, and their epochs: a third of the supernet's, otherwise its recipe."""
+N_DRAWS = 5
+"""Draws of images that each of these networks is measured on."""
+_ALL = 4000  # test images of the meta-training classes
+
+
+def groups() -> dict[str, np.ndarray]:
+    """The networks of each part of the study: int8 `(n, 20)`.
+
+    Those of "validity" are also trained alone, "fresh" are measured twice, "random" show the spread (all three by the
+    Once-for-All law), and "depth 2", "depth 3" and "depth 4" have that depth in every stage.
+    """
+    sizes = {"validity": N_ALONE, "fresh": 10, "random": 200}
+    found = {name: SPACE.random(n, numpy_stream(0, f"supernet/{name}")) for name, n in sizes.items()}
+    for depth in mbv3.DEPTHS:
+        archs = numpy_stream(0, f"supernet/depth {depth}").integers(0, mbv3.N_OPS, (50, mbv3.N_STAGES, mbv3.N_SLOTS))
+        archs[:, :, depth:] = mbv3.ABSENT
+        found[f"depth {depth}"] = archs.reshape(50, 20).astype(np.int8)
+    return found
+
+
+def build(path: Path = FILE, *, n_workers: int = 1, scheduler: str | None = None) -> pd.DataFrame:
+    """Train and measure all networks of `groups`, and write what `table` reads to `path`; an interrupted run goes on."""
+    how = {"n_workers": n_workers, "scheduler": scheduler}
+    bench, rows = Measured(**how), []
+
+    def add(group: str, kind: str, draw: int, n_images: int, values: np.ndarray) -> None:
+        names = SPACE.to_string(archs[group])
+        rows.append(pd.DataFrame({"arch": names, "group": group, "kind": kind, "draw": draw, "n_images": n_images,
+                                  "accuracy": np.round(values, 3)}))  # fmt: skip
+
+    archs = groups()
+    jobs = [{"arch": name, "epochs": EPOCHS, "seed": 0} for name in SPACE.to_string(archs["validity"])]
+    add("validity", "alone", 0, _ALL, np.array([found["accuracy"] for found in map_jobs(alone, jobs, **how)]))
+    draws = dict.fromkeys(archs, 1) | {"validity": N_DRAWS, "fresh": 2}
+    for group, n_draws in draws.items():
+        for draw in range(n_draws):
+            found = bench.query(archs[group], "tiny_imagenet", split="test", draw=draw)
+            add(group, "inherited", draw, N_IMAGES, found)
+    found = bench.query(archs["validity"], "tiny_imagenet", split="test", n_images=_ALL)
+    add("validity", "inherited", 0, _ALL, found)
+    frame = pd.concat(rows, ignore_index=True)
+    io.write_text(path, frame.to_csv(index=False))
+    return frame
+
+
+def table(path: Path = FILE) -> pd.DataFrame:
+    """The measurements: `arch`, `group`, `kind` ("alone" or "inherited"), `draw`, `n_images` and `accuracy` in percent."""
+    return pd.read_csv(path)
+
+
+def alone(arch: str, epochs: int, seed: int) -> dict[str, float]:
+    """Percent of all test images of the meta-training classes that `arch`, trained alone for `epochs`, names rightly.
+
+    A job of `nagkit.cluster.map_jobs`; an interrupted one goes on after its last whole epoch.
+    """
+    genotype = SPACE.from_string([arch])
+    images, labels = supernet_train.meta_images("train")
+    test = supernet_train.meta_images("test")
+    recipe = supernet_train.STANDARD._replace(epochs=epochs)
+    checkpoint = paths.cache() / "alone" / f"{arch}.{epochs}.{seed}.safetensors"
+    network, _ = supernet_train.train(
+        images, labels, arch=genotype[0], n_classes=len(supernet_train.meta_classes()[0]), checkpoint=checkpoint,
+        recipe=recipe, seed=seed,
+    )  # fmt: skip
+    found = Inherited(images, *test, n_images=len(test[0])).accuracy(network, genotype, progress=False)
+    checkpoint.unlink()
+    return {"accuracy": found[0]}
