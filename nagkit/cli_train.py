@@ -115,13 +115,17 @@ def train_predictor(kind, seed) -> None:
 
 
 @train.command("supernet", epilog=EXAMPLE + "NAGKIT_IMAGES=/path/to/images nagkit train supernet")
+@click.option("--adapt", "dataset", metavar="DATASET", help="Train the committed one on for this data set instead (minutes).")
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Default: where it is looked for.")
-def train_supernet(seed, out) -> None:
+def train_supernet(dataset, seed, out) -> None:
     """The MobileNetV3 supernet, on 160 classes of Tiny ImageNet at 32×32 (hours on a CPU); prints its curve."""
     from nagkit.benchmarks import supernet, supernet_train
 
-    emit(supernet_train.build(out or supernet.CHECKPOINT, seed=seed), None)
+    if dataset:
+        emit(supernet_train.adapt(dataset, out or supernet.adapted(dataset), seed=seed), None)
+    else:
+        emit(supernet_train.build(out or supernet.CHECKPOINT, seed=seed), None)
 
 
 _CELL = "'|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|skip_connect~0|nor_conv_3x3~1|nor_conv_1x1~2|'"

@@ -1,4 +1,4 @@
-"""Measured accuracies of MobileNetV3 networks on 32×32 images, with weights inherited from the committed supernet."""
+"""Measured accuracies of MobileNetV3 networks on 32×32 images, with weights inherited from the committed supernets."""
 
 from functools import lru_cache
 
@@ -12,7 +12,7 @@ from nagkit.spaces import mbv3
 from nagkit.spaces.base import checked
 
 ORACLE = "supernet"
-DATASETS = ("tiny_imagenet",)
+DATASETS = ("tiny_imagenet", *supernet_train.ADAPTED)
 N_IMAGES = 1000
 """Test images of a measurement."""
 SPACE = mbv3.Space()
@@ -22,8 +22,8 @@ _CHUNK = 50  # networks a job: half a minute, the most that an interruption lose
 class Measured:
     """Top-1 accuracy in percent; `oracle` says where it comes from and travels with every number.
 
-    "tiny_imagenet" are the 160 classes that the supernet learned, with test images that it never saw. `n_workers` and
-    `scheduler`: see `nagkit.cluster.map_jobs`.
+    "tiny_imagenet" are the 160 classes that the supernet learned, with test images that it never saw; for the other data
+    sets it was trained on for a few minutes. `n_workers` and `scheduler`: see `nagkit.cluster.map_jobs`.
     """
 
     space, oracle, datasets = "mbv3", ORACLE, DATASETS
@@ -57,8 +57,8 @@ class Measured:
             {"dataset": dataset, "archs": names[start : start + _CHUNK], "draw": draw, "n_images": n_images}
             for start in range(0, len(names), _CHUNK)
         ]
-        supernet.load(supernet.CHECKPOINT)
-        found = map_jobs(measure, jobs, data=[supernet.CHECKPOINT], **self._how)
+        supernet.load(supernet.adapted(dataset))
+        found = map_jobs(measure, jobs, data=[supernet.adapted(dataset)], **self._how)
         return np.concatenate([np.empty(0), *(part["accuracy"] for part in found)])[place.ravel()]
 
     def fidelity(self, dataset: str, *, split: str, metric: str = "accuracy") -> None:
@@ -72,10 +72,11 @@ class Measured:
 
 def measure(dataset: str, archs: list[str], draw: int, n_images: int) -> dict[str, np.ndarray]:
     """Accuracies of networks; a job of `nagkit.cluster.map_jobs`."""
-    network, _ = supernet.load(supernet.CHECKPOINT)
+    network, _ = supernet.load(supernet.adapted(dataset))
     return {"accuracy": _images(dataset, draw, n_images).accuracy(network, SPACE.from_string(archs), progress=False)}
 
 
 @lru_cache(maxsize=1)
 def _images(dataset: str, draw: int, n_images: int) -> Inherited:
-    return Inherited(supernet_train.meta_images("train")[0], *supernet_train.meta_images("test"), n_images=n_images, draw=draw)
+    training, test = (supernet_train.images_of(dataset, split) for split in ("train", "test"))
+    return Inherited(training[0], *test, n_images=n_images, draw=draw)

@@ -289,6 +289,11 @@ def _places(side: int, size: int, stride: int) -> Tensor:
     return windows.permute(1, 2, 0).flatten(1).contiguous()
 
 
+def adapted(dataset: str) -> Path:
+    """Where the supernet that was trained on for `dataset` lies; that of "tiny_imagenet" is the original."""
+    return CHECKPOINT if dataset == "tiny_imagenet" else CHECKPOINT.with_name(f"{CHECKPOINT.stem}_{dataset}.safetensors")
+
+
 class Card(NamedTuple):
     """What a checkpoint says of itself."""
 
@@ -312,7 +317,7 @@ def load(path: Path = CHECKPOINT, widths: Sequence[int] | None = WIDTHS) -> tupl
     `NagkitError` when the file is missing or damaged, is no supernet, or has other `widths` (None: any will do).
     """
     if not path.is_file():
-        raise NagkitError(f"there is no supernet at {path}; train it: nagkit train supernet (hours on a CPU)")
+        raise NagkitError(f"there is no supernet at {path}; train it: nagkit train supernet [--adapt DATASET] (hours on a CPU)")
     arrays, metadata = io.read_arrays(path)
     if metadata.get("format") != FORMAT:
         raise NagkitError(f"{path.name} is no supernet ({metadata.get('format', 'no format')!r}, expected {FORMAT!r})")

@@ -14,10 +14,10 @@ from tqdm.auto import tqdm
 
 from nagkit import paths
 from nagkit.benchmarks.inherited import Inherited
-from nagkit.benchmarks.supernet import LARGEST, SMALLEST, WIDTHS, Supernet, initialise, save
+from nagkit.benchmarks.supernet import CHECKPOINT, LARGEST, SMALLEST, WIDTHS, Supernet, initialise, load, save
 from nagkit.data import images as data
 from nagkit.data import io, resume
-from nagkit.errors import NagkitError
+from nagkit.errors import NagkitError, unknown
 from nagkit.predictors.images import augment, follow, normalise
 from nagkit.rng import numpy_stream, torch_stream
 from nagkit.spaces import mbv3
@@ -40,6 +40,10 @@ class Recipe(NamedTuple):
 
 
 STANDARD = Recipe()
+ADAPTED = {"cifar10": "cifar10_full", "cifar100": "cifar100", "fashion_mnist": "fashion_mnist", "mnist": "mnist"}
+"""Data sets that a supernet is adapted to, and the images used (`nagkit.data.images`)."""
+N_ADAPT, ADAPT_STEPS = 16_000, 500
+"""Most training images that an adaptation sees, and about how many steps it takes."""
 
 
 def meta_classes() -> tuple[np.ndarray, np.ndarray]:
@@ -56,6 +60,11 @@ def meta_images(split: str) -> tuple[np.ndarray, np.ndarray]:
     return images[kept], np.searchsorted(classes, labels[kept])
 
 
+def images_of(dataset: str, split: str) -> tuple[np.ndarray, np.ndarray]:
+    """Images uint8 `(N, 32, 32, 3)` and labels int64 `(N,)`: the meta-training classes of "tiny_imagenet", or of `ADAPTED`."""
+    return meta_images(split) if dataset == "tiny_imagenet" else data.load(ADAPTED[dataset], split)
+
+
 def train(
     images: np.ndarray,
     labels: np.ndarray,
@@ -65,6 +74,7 @@ def train(
     n_classes: int,
     recipe: Recipe = STANDARD,
     widths: tuple[int, ...] = WIDTHS,
+    start: Supernet | None = None,
     validation: Inherited | None = None,
     seed: int = 0,
     device: str | None = None,
@@ -75,18 +85,24 @@ def train(
 
     In each step of a supernet the largest network learns the labels, and the smallest and two random ones learn what the
     largest says of the same images (sandwich rule and in-place distillation: Yu et al., 2020; Once-for-All does this in
-    stages). The curve has `epoch`, `loss` (of the largest) and, when `validation` measures them, the accuracies in percent
-    of the smallest and the largest network (or of `arch`) with the averaged weights. The state goes to `checkpoint` after
-    every epoch; the same call goes on from there and ends as an uninterrupted run. `stop_after` ends the call early after
-    so many epochs of the whole schedule. `NagkitError` when `checkpoint` belongs to another run.
+    stages). It begins with random weights, or with those of `start` and a new classifier.
+
+    The curve has `epoch`, `loss` (of the largest) and, when `validation` measures them, the accuracies in percent of the
+    smallest and the largest network (or of `arch`) with the averaged weights. The state goes to `checkpoint` after every
+    epoch; the same call goes on from there and ends as an uninterrupted run. `stop_after` ends the call early after so many
+    epochs of the whole schedule. `NagkitError` when `checkpoint` belongs to another run.
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     data.check(images)
     if labels.shape != (len(images),) or labels.min() < 0 or labels.max() >= n_classes:
         raise NagkitError(f"labels must be {len(images)} integers in 0..{n_classes - 1}, got {labels.shape}")
-    run = _fingerprint(images, labels, [n_classes, recipe, widths, seed, None if arch is None else arch.tolist()])
+    settings = [n_classes, recipe, widths, seed, None if arch is None else arch.tolist()]
+    run = _fingerprint(images, labels, settings if start is None else [*settings, _digest(start)])
     model, average = (Supernet(n_classes, widths).to(device) for _ in range(2))
     initialise(model, torch_stream(seed, "supernet/weights"))
+    if start is not None:
+        weights = {key: value for key, value in start.state_dict().items() if not key.startswith("head.")}
+        model.load_state_dict(model.state_dict() | weights)
     average.load_state_dict(model.state_dict())
     groups = [
         {"params": [p for p in model.parameters() if p.ndim > 1], "weight_decay": recipe.decay},
@@ -151,15 +167,42 @@ def _fingerprint(images: np.ndarray, labels: np.ndarray, settings: list) -> str:
     return found.hexdigest()
 
 
+def _digest(network: Supernet) -> str:
+    found = hashlib.sha256()
+    for value in network.state_dict().values():
+        found.update(np.ascontiguousarray(value.cpu().numpy()).data)
+    return found.hexdigest()
+
+
+def adapt(dataset: str, path: Path, *, seed: int = 0) -> pd.DataFrame:
+    """Train the committed supernet on for the classes of a data set, save it to `path` and its curve beside it.
+
+    A new classifier and a quarter of the learning rate, `ADAPT_STEPS` steps on at most `N_ADAPT` training images, otherwise
+    the recipe of the supernet. The validation accuracies of the curve are those of test images; nothing is chosen by them.
+    """
+    if dataset not in ADAPTED:
+        raise unknown("data set to adapt to", dataset, ADAPTED)
+    network, _ = load(CHECKPOINT)
+    images, labels = images_of(dataset, "train")
+    rows = np.sort(numpy_stream(seed, f"supernet/{dataset}").permutation(len(images))[:N_ADAPT])
+    epochs = round(ADAPT_STEPS * STANDARD.batch / len(rows))
+    recipe = STANDARD._replace(epochs=epochs, lr=STANDARD.lr / 4)
+    return _build(path, dataset, (images[rows], labels[rows]), recipe, seed, np.arange(labels.max() + 1), network)
+
+
 def build(path: Path, *, seed: int = 0) -> pd.DataFrame:
     """Train the supernet on the meta-training classes of Tiny ImageNet, save it to `path` and its curve beside it."""
-    images, labels = meta_images("train")
-    classes = meta_classes()[0]
-    validation = Inherited(images, *meta_images("test"), n_images=1000)
+    return _build(path, "tiny_imagenet", meta_images("train"), STANDARD, seed, meta_classes()[0])
+
+
+def _build(
+    path: Path, dataset: str, training: tuple, recipe: Recipe, seed: int, classes: np.ndarray, start: Supernet | None = None
+) -> pd.DataFrame:
+    validation = Inherited(training[0], *images_of(dataset, "test"), n_images=1000)
+    checkpoint = paths.cache() / f"{path.stem}.run.safetensors"
     network, curve = train(
-        images, labels, n_classes=len(classes), checkpoint=paths.cache() / "supernet.run.safetensors", validation=validation,
-        seed=seed,
-    )  # fmt: skip
-    save(network, path, classes)
+        *training, n_classes=len(classes), checkpoint=checkpoint, recipe=recipe, validation=validation, seed=seed, start=start
+    )
+    save(network, path, classes.tolist())
     io.write_text(path.with_suffix(".csv"), curve.to_csv(index=False))
     return curve

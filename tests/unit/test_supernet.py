@@ -20,9 +20,9 @@ SPACE = mbv3.Space()
 WIDTHS = (8, 8, 8, 12, 12, 16)
 
 
-def network(seed: int = 0, widths=WIDTHS, n_classes: int = 5) -> supernet.Supernet:
+def network(seed: int = 0, widths=WIDTHS, n_classes: int = 5, features: int = 16) -> supernet.Supernet:
     """A small supernet with nothing at its initial zeros or identities."""
-    made, generator = supernet.Supernet(n_classes, widths, 16), torch_stream(seed, "test")
+    made, generator = supernet.Supernet(n_classes, widths, features), torch_stream(seed, "test")
     supernet.initialise(made, generator)
     with torch.no_grad():
         for weight in made.parameters():
@@ -201,6 +201,22 @@ def test_training_learns_and_goes_on_where_it_stopped(arch, tmp_path):
         supernet_train.train(images, labels, checkpoint=tmp_path / "whole", **how | {"seed": 1})
     with pytest.raises(NagkitError, match=r"labels must be 64 integers in 0\.\.1"):
         supernet_train.train(images, labels + 1, checkpoint=tmp_path / "new", **how)
+
+
+def test_training_on_begins_with_the_weights_given_and_a_new_classifier(tmp_path):
+    """At rate 0 the weights stay those of the start; another start is another run."""
+    images, labels, start = pictures(32).numpy(), np.arange(32) % 3, network(features=supernet.FEATURES)
+    how = {"n_classes": 3, "widths": WIDTHS, "progress": False, "checkpoint": tmp_path / "run"}
+    how["recipe"] = supernet_train.Recipe(epochs=1, batch=16, lr=0.0)
+    found, _ = supernet_train.train(images, labels, start=start, **how)
+    assert found.head.weight.shape == (3, supernet.FEATURES) and not found.head.weight.any()
+    for name, weight in start.named_parameters():
+        if not name.startswith("head."):
+            torch.testing.assert_close(found.get_parameter(name), weight)
+    with pytest.raises(NagkitError, match="belongs to a run with other images or settings"):
+        supernet_train.train(images, labels, start=network(1, features=supernet.FEATURES), **how)
+    with pytest.raises(NagkitError, match="data set to adapt to.*'svhn'.*mnist"):
+        supernet_train.adapt("svhn", tmp_path / "supernet")
 
 
 def test_meta_training_and_meta_validation_share_no_class():
