@@ -57,6 +57,27 @@ def fit_validity(n_workers, scheduler) -> None:
     emit(validity.build(n_workers=n_workers, scheduler=scheduler), None)
 
 
+@fit.command("meta", epilog=EXAMPLE + "NAGKIT_IMAGES=/path/to/images nagkit fit meta --n-workers 2")
+@click.option("--n-workers", type=int, default=1, show_default=True, help="Processes of a local Dask cluster.")
+@click.option("--scheduler", help="Address of a running Dask scheduler, such as tcp://host:8786.")
+def fit_meta(n_workers, scheduler) -> None:
+    """Accuracies of random mbv3 networks on random tasks of 20 classes (most of an hour on a CPU)."""
+    from nagkit.benchmarks import meta
+
+    meta.build(n_workers=n_workers, scheduler=scheduler)
+
+
+@fit.command("measured", epilog=EXAMPLE + "NAGKIT_IMAGES=/path/to/images nagkit fit measured mnist --n-workers 2")
+@click.argument("dataset")
+@click.option("--n-workers", type=int, default=1, show_default=True, help="Processes of a local Dask cluster.")
+@click.option("--scheduler", help="Address of a running Dask scheduler, such as tcp://host:8786.")
+def fit_measured(dataset, n_workers, scheduler) -> None:
+    """Accuracies of 1,000 random mbv3 networks on a data set that the supernet was adapted to."""
+    from nagkit.benchmarks import measured
+
+    click.echo(f"wrote {measured.build(dataset, n_workers=n_workers, scheduler=scheduler)}", err=True)
+
+
 @fit.command("encoder", epilog=EXAMPLE + "NAGKIT_IMAGES=/path/to/images nagkit fit encoder")
 def fit_encoder() -> None:
     """The image encoder, on Tiny ImageNet at 32×32; an interrupted run goes on."""

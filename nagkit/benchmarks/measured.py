@@ -1,13 +1,17 @@
 """Measured accuracies of MobileNetV3 networks on 32×32 images, with weights inherited from the committed supernets."""
 
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 
+from nagkit import paths
 from nagkit.benchmarks import supernet, supernet_train
 from nagkit.benchmarks.inherited import Inherited
 from nagkit.cluster import map_jobs
+from nagkit.data import io
 from nagkit.errors import unknown
+from nagkit.rng import numpy_stream
 from nagkit.spaces import mbv3
 from nagkit.spaces.base import checked
 
@@ -80,3 +84,17 @@ def measure(dataset: str, archs: list[str], draw: int, n_images: int) -> dict[st
 def _images(dataset: str, draw: int, n_images: int) -> Inherited:
     training, test = (supernet_train.images_of(dataset, split) for split in ("train", "test"))
     return Inherited(training[0], *test, n_images=n_images, draw=draw)
+
+
+def random_networks(dataset: str) -> np.ndarray:
+    """The networks whose accuracies are committed for each data set, drawn by the Once-for-All law: int8 `(1000, 20)`."""
+    return SPACE.random(1000, numpy_stream(0, f"measured/{dataset}"))
+
+
+def build(dataset: str, **how) -> Path:
+    """Measure the `random_networks` of a data set and write them down; an interrupted run goes on. Returns the file."""
+    archs = random_networks(dataset)
+    accuracy = Measured(**how).query(archs, dataset, split="test").astype(np.float32)
+    path = paths.DATA / "measured" / f"mbv3_{dataset}.safetensors"
+    metadata = {"dataset": dataset, "unit": f"percent of {N_IMAGES} test images", "rebuild": f"nagkit fit measured {dataset}"}
+    return io.write_arrays(path, {"archs": archs, "accuracy": accuracy}, metadata)

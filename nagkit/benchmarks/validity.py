@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from nagkit import paths
-from nagkit.benchmarks import supernet, supernet_train
+from nagkit.benchmarks import supernet_train
 from nagkit.benchmarks.inherited import Inherited
 from nagkit.benchmarks.measured import N_IMAGES, Measured
 from nagkit.cluster import map_jobs
@@ -15,7 +15,7 @@ from nagkit.rng import numpy_stream
 from nagkit.spaces import mbv3
 
 SPACE = mbv3.Space()
-FILE = supernet.CHECKPOINT.with_name("supernet_validity.csv")
+FILE = paths.DATA / "measured" / "supernet_validity.csv"
 N_ALONE, EPOCHS = 20, 10
 """Networks trained alone, and their epochs: a third of the supernet's, otherwise its recipe."""
 N_DRAWS = 5
