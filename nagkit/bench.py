@@ -1,20 +1,27 @@
-"""How fast sampling is, beside the sampler it replaces, timed in the same process."""
+"""How fast sampling and measuring are, each beside what it replaces, timed in the same run."""
 
+import multiprocessing
+import os
 import resource
 import sys
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from statistics import median
 
+import numpy as np
 import torch
 
+from nagkit.benchmarks import supernet
+from nagkit.benchmarks.inherited import Inherited
 from nagkit.diffusion.exact import exact_prior
 from nagkit.diffusion.samplers import Denoiser, generate
 from nagkit.diffusion.score import PaperScoreNetwork, as_denoiser
 from nagkit.diffusion.sde import paper_sigmas
 from nagkit.errors import NagkitError
-from nagkit.rng import torch_stream
+from nagkit.rng import numpy_stream, torch_stream
+from nagkit.spaces import mbv3
 from nagkit.spaces.base import get_space
 
 PAPER_STEPS, TIMED_STEPS = 1000, 10
@@ -65,6 +72,52 @@ def sampling_rows(
         if not row["name"].startswith("paper preset"):
             row["ratio"] = cost.get(against, cost["paper preset, unguided"]) / row["seconds_per_1000"]
     return rows
+
+
+def measuring_rows(*, n: int = 100, seed: int = 0) -> list[dict]:
+    """Time the measurement of MBv3 networks with inherited weights on 1,000 images, by the committed supernet.
+
+    The networks are `n` neighbours among 1,000 random ones in lexicographic order, as the oracle takes them; the images are
+    random. The reference takes them one by one, so that nothing is shared. Each row has `name`, `n`, `seconds`,
+    `per_minute`, `ratio` (of its rate to the reference's) and `note`. Processes have one thread each.
+    """
+    networks = mbv3.Space().random(1000, numpy_stream(seed, "bench/networks"))
+    networks = networks[np.lexsort(networks.T[::-1])][500 - n // 2 :][:n]
+    cores = os.cpu_count() or 1
+    with ProcessPoolExecutor(cores, multiprocessing.get_context("spawn"), initializer=_prepare, initargs=(seed,)) as pool:
+        list(pool.map(_measure, [networks[:1]] * cores))  # starts the processes
+        ways = {
+            "one by one, one process": (1, list(networks[:, None])),
+            "sharing layers, one process": (1, [networks]),
+            f"sharing layers, {cores} processes": (cores, np.array_split(networks, cores)),
+        }
+        rows = []
+        for name, (together, parts) in ways.items():
+            start = time.perf_counter()
+            for first in range(0, len(parts), together):
+                list(pool.map(_measure, parts[first : first + together]))
+            seconds = time.perf_counter() - start
+            rate = 60 * len(networks) / seconds
+            row = {"name": name, "n": len(networks), "seconds": seconds, "per_minute": rate}
+            rows.append(row | {"ratio": rate / (rows[0] if rows else row)["per_minute"], "note": "1,000 images"})
+    return rows
+
+
+_measuring: Callable[[np.ndarray], np.ndarray]
+
+
+def _prepare(seed: int) -> None:
+    """In a process of its own: images to measure on, and the supernet."""
+    global _measuring
+    torch.set_num_threads(1)
+    rng, (network, card) = numpy_stream(seed, "bench/images"), supernet.load(supernet.CHECKPOINT)
+    images = rng.integers(0, 256, (1000, 32, 32, 3)).astype(np.uint8)
+    measured = Inherited(images, images, rng.integers(0, card.n_classes, 1000))
+    _measuring = partial(measured.accuracy, network, progress=False)
+
+
+def _measure(archs: np.ndarray) -> np.ndarray:
+    return _measuring(archs)
 
 
 def _row(name: str, n: int, note: str, repeats: int, factor: float, run: Callable[[], None]) -> dict:

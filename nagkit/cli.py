@@ -216,6 +216,15 @@ def bench_sampling(out) -> None:
     emit(pd.DataFrame(rows), out)
 
 
+@bench.command("measuring", epilog=EXAMPLE + "nagkit bench measuring")
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="CSV file instead of stdout.")
+def bench_measuring(out) -> None:
+    """Time the measurement of mbv3 networks with weights inherited from the supernet."""
+    from nagkit.bench import measuring_rows
+
+    emit(pd.DataFrame(measuring_rows()), out)
+
+
 @cli.group()
 def data() -> None:
     """The upstream benchmark files: list, fetch, verify."""

@@ -16,7 +16,7 @@ from nagkit.spaces import mbv3
 from nagkit.spaces.base import checked
 
 ORACLE = "supernet"
-DATASETS = ("tiny_imagenet", *supernet_train.ADAPTED)
+DATASETS = (supernet_train.META, *supernet_train.ADAPTED)
 N_IMAGES = 1000
 """Test images of a measurement."""
 SPACE = mbv3.Space()
@@ -27,7 +27,8 @@ class Measured:
     """Top-1 accuracy in percent; `oracle` says where it comes from and travels with every number.
 
     "tiny_imagenet" are the 160 classes that the supernet learned, with test images that it never saw; for the other data
-    sets it was trained on for a few minutes. `n_workers` and `scheduler`: see `nagkit.cluster.map_jobs`.
+    sets it was trained on for a few minutes ("tiny_imagenet-held": the 40 other classes, a development set). `n_workers` and
+    `scheduler`: see `nagkit.cluster.map_jobs`.
     """
 
     space, oracle, datasets = "mbv3", ORACLE, DATASETS

@@ -40,7 +40,9 @@ class Recipe(NamedTuple):
 
 
 STANDARD = Recipe()
-ADAPTED = {"cifar10": "cifar10_full", "cifar100": "cifar100", "fashion_mnist": "fashion_mnist", "mnist": "mnist"}
+META, HELD = "tiny_imagenet", "tiny_imagenet-held"
+"""The classes that the supernet learns, and the others, which are the development set of what is chosen for unseen data."""
+ADAPTED = {HELD: META, "cifar10": "cifar10_full", "cifar100": "cifar100", "fashion_mnist": "fashion_mnist", "mnist": "mnist"}
 """Data sets that a supernet is adapted to, and the images used (`nagkit.data.images`)."""
 N_ADAPT, ADAPT_STEPS = 16_000, 500
 """Most training images that an adaptation sees, and about how many steps it takes."""
@@ -52,17 +54,20 @@ def meta_classes() -> tuple[np.ndarray, np.ndarray]:
     return np.sort(order[N_HELD:]), np.sort(order[:N_HELD])
 
 
-def meta_images(split: str) -> tuple[np.ndarray, np.ndarray]:
-    """Images of the meta-training classes, uint8 `(N, 32, 32, 3)`, and their positions among these classes, int64 `(N,)`."""
+def meta_images(split: str, *, held: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """Images of the meta-training classes (`held`: of the others), uint8 `(N, 32, 32, 3)`, and their positions among these
+    classes, int64 `(N,)`."""
     images, labels = data.load("tiny_imagenet", split)
-    classes = meta_classes()[0]
+    classes = meta_classes()[int(held)]
     kept = np.isin(labels, classes)
     return images[kept], np.searchsorted(classes, labels[kept])
 
 
 def images_of(dataset: str, split: str) -> tuple[np.ndarray, np.ndarray]:
-    """Images uint8 `(N, 32, 32, 3)` and labels int64 `(N,)`: the meta-training classes of "tiny_imagenet", or of `ADAPTED`."""
-    return meta_images(split) if dataset == "tiny_imagenet" else data.load(ADAPTED[dataset], split)
+    """Images uint8 `(N, 32, 32, 3)` and labels int64 `(N,)` of `META` or of one of `ADAPTED`."""
+    if dataset in (META, HELD):
+        return meta_images(split, held=dataset == HELD)
+    return data.load(ADAPTED[dataset], split)
 
 
 def train(
@@ -192,7 +197,7 @@ def adapt(dataset: str, path: Path, *, seed: int = 0) -> pd.DataFrame:
 
 def build(path: Path, *, seed: int = 0) -> pd.DataFrame:
     """Train the supernet on the meta-training classes of Tiny ImageNet, save it to `path` and its curve beside it."""
-    return _build(path, "tiny_imagenet", meta_images("train"), STANDARD, seed, meta_classes()[0])
+    return _build(path, META, meta_images("train"), STANDARD, seed, meta_classes()[0])
 
 
 def _build(

@@ -1,4 +1,4 @@
-"""The sampling benchmark: its rows and their arithmetic (the figures themselves belong to the machine)."""
+"""The benchmarks: their rows and their arithmetic (the figures themselves belong to the machine)."""
 
 import pytest
 
@@ -46,3 +46,29 @@ def test_reference_is_extrapolated_to_all_steps(short, monkeypatch):
 def test_no_repeats_is_refused():
     with pytest.raises(NagkitError, match="repeats must be at least 1, got 0"):
         bench.sampling_rows(repeats=0)
+
+
+def test_measuring_is_compared_to_networks_taken_one_by_one(monkeypatch):
+    """In this process: what the rows say is arithmetic, and every way measures every network."""
+    calls = []
+
+    class Pool:
+        def __init__(self, *_, initializer, initargs):
+            pass
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+        def map(self, function, parts):
+            calls.append([len(part) for part in parts])
+            return []
+
+    monkeypatch.setattr(bench, "ProcessPoolExecutor", Pool)
+    monkeypatch.setattr(bench.os, "cpu_count", lambda: 2)
+    rows = bench.measuring_rows(n=10)
+    assert calls == [[1, 1], *[[1]] * 10, [10], [5, 5]]
+    assert [row["ratio"] for row in rows] == [pytest.approx(row["per_minute"] / rows[0]["per_minute"]) for row in rows]
+    assert all(row["per_minute"] == pytest.approx(600 / row["seconds"]) for row in rows)

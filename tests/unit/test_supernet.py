@@ -273,7 +273,7 @@ def oracle(tmp_path, monkeypatch):
     monkeypatch.setattr(supernet.load, "__defaults__", (supernet.CHECKPOINT, WIDTHS))
     supernet.save(network(), supernet.CHECKPOINT, range(5))
     images, labels = pictures(300).numpy(), numpy_stream(1, "test").integers(0, 5, 300)
-    monkeypatch.setattr(supernet_train, "meta_images", lambda split: (images, labels))
+    monkeypatch.setattr(supernet_train, "meta_images", lambda split, held: (images, labels))
     measured._images.cache_clear()
     yield open_benchmark("mbv3", dataset="tiny_imagenet")
     measured._images.cache_clear()
