@@ -15,7 +15,7 @@ from matplotlib.patches import FancyArrowPatch
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from nagkit.errors import NagkitError
-from nagkit.report.exhibits import half_width
+from nagkit.report.statistics import half_width
 from nagkit.spaces import nb201
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C8C8C")

@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from nagkit.report.exhibits import half_width
 from nagkit.report.plots import DASHES, MARKERS, PALETTE, STYLE, _panels, closed, legend
+from nagkit.report.statistics import half_width
 
 FEWEST = 5
 """Seeds below which an interval would fill the panel and say nothing."""

@@ -22,8 +22,9 @@ from nagkit.diffusion import samplers
 from nagkit.diffusion.sde import VE
 from nagkit.errors import NagkitError
 from nagkit.predictors import images, task, train
-from nagkit.report.exhibits import Exhibit, by_profile, mean_ci, paired_difference
+from nagkit.report.exhibits import Exhibit, by_profile
 from nagkit.report.plots import NAMES
+from nagkit.report.statistics import mean_ci, paired_difference
 from nagkit.rng import torch_stream
 from nagkit.spaces import nb201
 from nagkit.studies import pools

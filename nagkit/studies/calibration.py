@@ -7,7 +7,8 @@ import numpy as np
 from nagkit.benchmarks import ofa
 from nagkit.benchmarks.table import open_benchmark
 from nagkit.data import registry
-from nagkit.report.exhibits import Exhibit, bootstrap_ci, by_profile, kendall_ci
+from nagkit.report.exhibits import Exhibit, by_profile
+from nagkit.report.statistics import bootstrap_ci, kendall_ci
 from nagkit.rng import numpy_stream
 
 PUBLISHED, MEASURED = "published predictor", "surrogate of the measurements"

@@ -18,7 +18,8 @@ from nagkit.data.upstream import table_path
 from nagkit.diffusion import samplers
 from nagkit.diffusion.tilted import TiltedLaw
 from nagkit.guidance import guide
-from nagkit.report.exhibits import Exhibit, Interval, by_profile, mean_ci
+from nagkit.report.exhibits import Exhibit, by_profile
+from nagkit.report.statistics import Interval, mean_ci
 from nagkit.rng import numpy_stream, torch_stream
 from nagkit.spaces import nb201
 from nagkit.studies import ablation, pools

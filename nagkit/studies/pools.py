@@ -15,8 +15,9 @@ import numpy as np
 from nagkit import cluster, paths, presets
 from nagkit.benchmarks.table import open_benchmark
 from nagkit.data.upstream import table_path
-from nagkit.report.exhibits import Exhibit, by_profile, mean_ci, paired_difference
+from nagkit.report.exhibits import Exhibit, by_profile
 from nagkit.report.plots import NAMES
+from nagkit.report.statistics import mean_ci, paired_difference
 from nagkit.rng import numpy_stream
 from nagkit.search import transfer
 from nagkit.spaces import nb201

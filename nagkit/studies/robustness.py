@@ -18,7 +18,8 @@ from nagkit.diffusion import samplers
 from nagkit.diffusion.tilted import TiltedLaw
 from nagkit.guidance import guide
 from nagkit.predictors import objective
-from nagkit.report.exhibits import Exhibit, by_profile, mean_ci, paired_difference
+from nagkit.report.exhibits import Exhibit, by_profile
+from nagkit.report.statistics import mean_ci, paired_difference
 from nagkit.rng import numpy_stream, torch_stream
 from nagkit.search import transfer
 from nagkit.spaces import nb201

@@ -12,7 +12,8 @@ from nagkit.diffusion import samplers
 from nagkit.diffusion.exact import ExactDenoiser, exact_prior
 from nagkit.diffusion.sde import geometric_sigmas
 from nagkit.diffusion.train import load_score
-from nagkit.report.exhibits import Exhibit, Interval, by_profile, mean_ci
+from nagkit.report.exhibits import Exhibit, by_profile
+from nagkit.report.statistics import Interval, mean_ci
 from nagkit.rng import numpy_stream, torch_stream
 from nagkit.spaces import nb201
 from nagkit.spaces.base import SearchSpace, get_space

@@ -11,7 +11,8 @@ from scipy.stats import kendalltau
 from nagkit import cluster, paths
 from nagkit.benchmarks import ofa
 from nagkit.data.upstream import table_path
-from nagkit.report.exhibits import Exhibit, Interval, bootstrap_ci, by_profile, iqm, mean_ci, paired_difference
+from nagkit.report.exhibits import Exhibit, by_profile
+from nagkit.report.statistics import Interval, bootstrap_ci, iqm, mean_ci, paired_difference
 from nagkit.rng import numpy_stream
 from nagkit.search import methods
 from nagkit.search.acquisition import ACQUISITIONS

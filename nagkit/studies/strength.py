@@ -16,8 +16,9 @@ from nagkit.benchmarks.table import Benchmark, open_benchmark
 from nagkit.data.upstream import table_path
 from nagkit.diffusion import samplers
 from nagkit.diffusion.sde import VE
-from nagkit.report.exhibits import Exhibit, by_profile, mean_ci, paired_difference
+from nagkit.report.exhibits import Exhibit, by_profile
 from nagkit.report.plots import NAMES
+from nagkit.report.statistics import mean_ci, paired_difference
 from nagkit.rng import torch_stream
 from nagkit.search import transfer
 from nagkit.spaces import nb201

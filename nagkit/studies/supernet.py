@@ -8,7 +8,8 @@ import pandas as pd
 from scipy import stats
 
 from nagkit.benchmarks import measured, supernet, validity
-from nagkit.report.exhibits import Exhibit, Interval, bootstrap_ci, by_profile, kendall_ci, mean_ci
+from nagkit.report.exhibits import Exhibit, by_profile
+from nagkit.report.statistics import Interval, bootstrap_ci, kendall_ci, mean_ci
 from nagkit.rng import numpy_stream
 from nagkit.spaces import mbv3
 

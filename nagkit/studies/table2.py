@@ -10,7 +10,8 @@ import pandas as pd
 from nagkit import paths
 from nagkit.benchmarks.table import open_benchmark
 from nagkit.data.upstream import table_path
-from nagkit.report.exhibits import Exhibit, Interval, by_profile, mean_ci, paired_difference, paper_rows
+from nagkit.report.exhibits import Exhibit, by_profile, paper_rows
+from nagkit.report.statistics import Interval, mean_ci, paired_difference
 from nagkit.search import transfer
 from nagkit.spaces import nb201
 from nagkit.studies import contenders, published

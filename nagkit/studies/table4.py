@@ -15,7 +15,8 @@ from nagkit.diffusion import samplers
 from nagkit.diffusion.exact import exact_prior
 from nagkit.diffusion.sde import VE, geometric_sigmas
 from nagkit.diffusion.train import checkpoint, load_score, train_score, training_archs
-from nagkit.report.exhibits import Exhibit, Interval, by_profile, mean_ci, paired_difference, paper_rows
+from nagkit.report.exhibits import Exhibit, by_profile, paper_rows
+from nagkit.report.statistics import Interval, mean_ci, paired_difference
 from nagkit.rng import numpy_stream, torch_stream
 from nagkit.spaces import mbv3
 from nagkit.spaces.base import SearchSpace, get_space, keys

@@ -15,8 +15,9 @@ from scipy import stats
 
 from nagkit import paths
 from nagkit.errors import NagkitError
-from nagkit.report import exhibits, objective_plots, plots
-from nagkit.report.exhibits import Exhibit, Interval
+from nagkit.report import exhibits, objective_plots, plots, statistics
+from nagkit.report.exhibits import Exhibit
+from nagkit.report.statistics import Interval
 from nagkit.studies.samplers import total_variation
 
 matplotlib.use("agg")
@@ -33,7 +34,7 @@ def folder(tmp_path, monkeypatch):
 @pytest.fixture
 def exhibit():
     made = Exhibit("table2", "quick", seeds=3, oracle="surrogate")
-    made.add("Ours", "cifar10", "accuracy", exhibits.mean_ci([94.0, 94.2, 94.4]), n=3, unit="%")
+    made.add("Ours", "cifar10", "accuracy", statistics.mean_ci([94.0, 94.2, 94.4]), n=3, unit="%")
     made.add("Ours", "cifar10", "trained until the optimum", np.nan, n=3, unit="count")
     return made
 
@@ -44,51 +45,51 @@ def exhibit():
 def test_the_t_interval_is_the_textbook_one():
     values = np.array([1.0, 2.0, 4.0, 8.0])
     expected = stats.ttest_1samp(values, 0).confidence_interval(0.95)
-    assert exhibits.mean_ci(values) == pytest.approx(Interval(3.75, expected.low, expected.high))
+    assert statistics.mean_ci(values) == pytest.approx(Interval(3.75, expected.low, expected.high))
 
 
 def test_the_t_interval_covers_a_known_mean_as_often_as_it_says():
     """1,000 intervals of 5 normal values: the count is binomial; outside 930..970 with probability below 0.005."""
     values = np.random.default_rng(0).normal(3, 2, (5, 1000))
-    covered = np.abs(values.mean(axis=0) - 3) <= exhibits.half_width(values)
+    covered = np.abs(values.mean(axis=0) - 3) <= statistics.half_width(values)
     assert 930 <= covered.sum() <= 970
 
 
 def test_a_single_value_has_no_interval():
-    assert exhibits.mean_ci([5.0]) == pytest.approx(Interval(5, np.nan, np.nan), nan_ok=True)
+    assert statistics.mean_ci([5.0]) == pytest.approx(Interval(5, np.nan, np.nan), nan_ok=True)
 
 
 @given(SAMPLES)
 @settings(max_examples=25, deadline=None)
 def test_bootstrap_interval_lies_within_the_data(values):
-    interval = exhibits.bootstrap_ci(values, np.random.default_rng(0), resamples=200)
+    interval = statistics.bootstrap_ci(values, np.random.default_rng(0), resamples=200)
     assert values.min() - 1e-9 <= interval.lo <= interval.hi <= values.max() + 1e-9
 
 
 def test_bootstrap_and_t_interval_agree_on_many_values():
     values = np.random.default_rng(0).normal(0, 1, 400)
-    assert exhibits.bootstrap_ci(values, np.random.default_rng(1)) == pytest.approx(exhibits.mean_ci(values), abs=0.03)
+    assert statistics.bootstrap_ci(values, np.random.default_rng(1)) == pytest.approx(statistics.mean_ci(values), abs=0.03)
 
 
 def test_the_interquartile_mean_ignores_the_outer_halves():
-    assert exhibits.iqm(np.array([-1000, 1, 2, 1000])) == 1.5
+    assert statistics.iqm(np.array([-1000, 1, 2, 1000])) == 1.5
 
 
 @given(SAMPLES)
 @settings(max_examples=25, deadline=None)
 def test_a_paired_difference_cancels_what_the_pairs_share(values):
-    assert exhibits.paired_difference(values + 1, values) == pytest.approx(Interval(1, 1, 1))
+    assert statistics.paired_difference(values + 1, values) == pytest.approx(Interval(1, 1, 1))
 
 
 @pytest.mark.parametrize("values", [[], [[1.0, 2.0]]])
 def test_statistics_refuse_what_is_not_a_sample(values):
     with pytest.raises(NagkitError, match="non-empty list"):
-        exhibits.mean_ci(values)
+        statistics.mean_ci(values)
 
 
 def test_paired_difference_refuses_unequal_lengths():
     with pytest.raises(NagkitError, match="as many"):
-        exhibits.paired_difference([1.0, 2.0], [1.0])
+        statistics.paired_difference([1.0, 2.0], [1.0])
 
 
 # The paper's numbers
@@ -242,7 +243,7 @@ def tidy(metric, *columns):
     """Rows a and b of a results file with all `columns`, and a constant metric."""
     exhibit = exhibits.Exhibit("test", "quick")
     for row, column in product("ab", columns):
-        exhibit.add(row, column, metric, exhibits.Interval(20.0 + len(column), 19.0, 26.0), n=3, unit="%")
+        exhibit.add(row, column, metric, statistics.Interval(20.0 + len(column), 19.0, 26.0), n=3, unit="%")
         exhibit.add(row, column, "constant", 1.0, n=1, unit="%")
     return exhibit.frame()
 

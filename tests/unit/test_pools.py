@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from nagkit.errors import NagkitError
-from nagkit.report.exhibits import Interval
+from nagkit.report.statistics import Interval
 from nagkit.spaces import nb201
 from nagkit.studies import ablation, diversity, pools
 
