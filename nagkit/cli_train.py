@@ -125,14 +125,19 @@ def train_score(space, **settings) -> None:
 
 @train.command("predictor", epilog=EXAMPLE + "nagkit train predictor ranking --seed 0")
 @click.argument("kind")
+@click.option("--space", default="nb201", show_default=True)
 @click.option("--seed", type=int, default=0, show_default=True)
-def train_predictor(kind, seed) -> None:
-    """A predictor on the paper's meta-training triplets. KIND is ranking or noise-aware."""
+def train_predictor(kind, space, seed) -> None:
+    """A predictor on meta-training triplets: the paper's (nb201), or ours (mbv3). KIND is ranking or noise-aware."""
+    from nagkit.benchmarks import meta
     from nagkit.data import upstream
     from nagkit.predictors import train as predictors
+    from nagkit.spaces.base import get_space
 
-    predictors.checkpoint(kind, seed)
-    click.echo(f"wrote {predictors.fit(kind, upstream.triplets(), seed=seed)}", err=True)
+    predictors.checkpoint(kind, get_space(space).name, seed)
+    triplets = meta.load() if space == "mbv3" else upstream.triplets()
+    rows = triplets.rows("train") if space == "mbv3" else None
+    click.echo(f"wrote {predictors.fit(kind, triplets, space=space, rows=rows, seed=seed)}", err=True)
 
 
 @train.command("supernet", epilog=EXAMPLE + "NAGKIT_IMAGES=/path/to/images nagkit train supernet")

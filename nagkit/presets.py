@@ -50,7 +50,7 @@ def predictor(space: str, dataset: str, *, rule: str = "x0", seed: int = 0) -> t
         raise unknown("data set to guide towards", dataset, targets)
     if rule not in RULES:
         raise unknown("guidance rule", rule, RULES)
-    return predictors.load(_PREDICTOR[rule], dataset if dataset in task.CODED else task.NO_CODE, seed=seed)
+    return predictors.load(_PREDICTOR[rule], dataset if dataset in task.CODED else task.NO_CODE, space=space, seed=seed)
 
 
 @cache

@@ -1,9 +1,10 @@
-"""A ranking predictor of clean NAS-Bench-201 cells that runs the cell itself on a handful of channels.
+"""Ranking predictors of clean architectures.
 
-A non-negative feature vector enters the cell; every edge applies the map learned for its operation (`none` is zero, `skip`
-the identity) weighted by the operation's probability, feature maps add up, and a small head reads the output and the data
-set code. So isomorphic cells score alike, a dead edge counts for nothing, and the score is differentiable in relaxed
-cells, as guidance needs.
+That of NAS-Bench-201 runs the cell itself on a handful of channels: a non-negative feature vector enters the cell; every edge
+applies the map learned for its operation (`none` is zero, `skip` the identity) weighted by the operation's probability, feature
+maps add up, and a small head reads the output and the data set code. So isomorphic cells score alike, a dead edge counts for
+nothing, and the score is differentiable in relaxed cells, as guidance needs. That of MBv3 adds up what each layer is worth, and
+corrects the sum by a small network.
 """
 
 import torch
@@ -43,6 +44,29 @@ class CellPropagation(nn.Module):
             )
         hidden = torch.log1p(features[3].clamp_min(0)) @ self.from_cell + code @ self.from_code + self.bias
         return (F.silu(hidden) @ self.out)[..., 0]
+
+    def forward(self, x: torch.Tensor, sigma: float | torch.Tensor, code: torch.Tensor) -> torch.Tensor:
+        """Score of clean or denoised codes, `(B,)`; `sigma` is ignored."""
+        return self.members(x, code).mean(dim=0)
+
+
+class LayerSum(nn.Module):
+    """An ensemble of `members`: a weight for each operation in each slot, and a network of `hidden` units for the rest."""
+
+    def __init__(self, n_features: int, *, members: int = 10, hidden: int = 32, code: int = 8, n_inputs: int = 180):
+        super().__init__()
+        self.weights = nn.Parameter(torch.zeros(members, n_inputs))
+        self.from_layers = nn.Parameter(n_inputs**-0.5 * torch.randn(members, n_inputs, hidden))
+        self.from_code = nn.Parameter(torch.zeros(members, code, hidden))
+        self.bias = nn.Parameter(torch.zeros(members, 1, hidden))
+        self.out = nn.Parameter(0.1 * hidden**-0.5 * torch.randn(members, hidden, 1))
+        self.sets = SetEncoder(n_features, width=32, code=code)
+
+    def members(self, x: torch.Tensor, code: torch.Tensor) -> torch.Tensor:
+        """Standardised accuracy by every member: `x (B, 20, 9)` centred, `code (B, code)` or `(1, code)` → `(members, B)`."""
+        flat = (x.flatten(1) + 1) / 2
+        hidden = flat @ self.from_layers + code @ self.from_code + self.bias
+        return self.weights @ flat.T + (F.silu(hidden) @ self.out)[..., 0]
 
     def forward(self, x: torch.Tensor, sigma: float | torch.Tensor, code: torch.Tensor) -> torch.Tensor:
         """Score of clean or denoised codes, `(B,)`; `sigma` is ignored."""

@@ -32,19 +32,28 @@ def class_features(dataset: str, *, draws: int = 10, seed: int = 0) -> torch.Ten
     return torch.from_numpy(samples[np.arange(len(samples)), pick])
 
 
+def meta_classes(space: str) -> tuple[torch.Tensor, int]:
+    """Features of the classes of a space's meta-training tasks, one image each, `(classes, 256)`, and the id of the first."""
+    codes = images.codes()
+    if space == "mbv3":
+        return torch.from_numpy(codes["tiny_imagenet/samples"][:, 0]), 0
+    return torch.from_numpy(codes["imagenet32/image"]), 1
+
+
 class TaskPredictor:
     """`(x, sigma) → (B,)` for one data set, given `model(x, sigma, code)` and the data set's `code`.
 
-    Values are standardised over all cells of `space` when `standardise`, so that a guidance scale is in standard
-    deviations of the predicted score; otherwise they stay in the model's own unit, standard deviations of the
-    meta-training accuracies.
+    Values are standardised over `space` (all of it, or 5,000 random architectures of a large one) when `standardise`, so
+    that a guidance scale is in standard deviations of the predicted score; otherwise they stay in the model's own unit,
+    standard deviations of the meta-training accuracies.
     """
 
     def __init__(self, model: Callable, code: torch.Tensor, space: SearchSpace, *, standardise: bool = True):
         self.model, self.code, self.space = model, code, space
         self.centre, self.spread = 0.0, 1.0
         if standardise:
-            scores = self.rank(space.all())
+            listed = space.size <= 100_000
+            scores = self.rank(space.all() if listed else space.random(5_000, numpy_stream(0, "predictors/standardise")))
             self.centre, self.spread = float(scores.mean()), float(scores.std())
 
     def __call__(self, x: torch.Tensor, sigma: float | torch.Tensor = 0.0) -> torch.Tensor:

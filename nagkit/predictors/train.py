@@ -1,13 +1,15 @@
-"""Meta-training of the predictors on the paper's (task, architecture, accuracy) triplets, resumable, and their checkpoints.
+"""Meta-training of the predictors on (task, architecture, accuracy) triplets, resumable, and their checkpoints.
 
-"noise-aware": the paper's directed graph network on noisy cells with the paper's loss and constants. "ranking": our
-propagation ensemble on clean cells. Both read data set codes; the tasks are 20-class subsets of ImageNet-32, and one image
-stands for a class. The unit of every target is one standard deviation of the triplets' accuracy.
+"noise-aware": the paper's directed graph network on noisy architectures with the paper's loss and constants. "ranking": our
+ensemble on clean ones. Both read data set codes; the tasks have 20 classes, and one image stands for a class. The triplets of
+NAS-Bench-201 are the paper's, on ImageNet-32; those of MBv3 ours, on Tiny ImageNet. The unit of every target is one standard
+deviation of the triplets' accuracy.
 """
 
 import hashlib
 from functools import cache
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -16,14 +18,14 @@ from tqdm.auto import tqdm
 
 from nagkit import paths
 from nagkit.data import io, resume
-from nagkit.data.upstream import Triplets
 from nagkit.diffusion.sde import VE
 from nagkit.errors import NagkitError, unknown
 from nagkit.predictors import images, task
 from nagkit.predictors.digcn import DirectedGCN
-from nagkit.predictors.ranking import CellPropagation
+from nagkit.predictors.ranking import CellPropagation, LayerSum
 from nagkit.rng import numpy_stream, torch_stream
 from nagkit.spaces import nb201
+from nagkit.spaces.base import get_space
 
 STEPS = {"ranking": 2000, "noise-aware": 4000}  # the paper trains its noise-aware predictor for 10,000
 CODES = ("real", "shuffled", "mean")
@@ -31,8 +33,17 @@ _SAVE_EVERY = 250
 _PULL = 0.1  # weight of the hand rule on cells drawn from the space
 
 
+class Triplets(Protocol):
+    """(task, architecture, accuracy) triplets: those of `nagkit.data.upstream` or of `nagkit.benchmarks.meta`."""
+
+    archs: np.ndarray
+    accuracy: np.ndarray
+    task: np.ndarray
+    classes: np.ndarray
+
+
 def split(triplets: Triplets, seed: int = 0, share: float = 0.25) -> tuple[np.ndarray, np.ndarray]:
-    """Rows for training and for validation that share neither an isomorphism class nor a task.
+    """Rows of NAS-Bench-201 for training and for validation that share neither an isomorphism class nor a task.
 
     `share` of the classes and of the tasks are set aside; triplets with only one of the two set aside are in neither part
     (the published split shares 317 of 354 validation cells and 228 of 388 tasks with training).
@@ -52,6 +63,7 @@ def train(
     kind: str,
     triplets: Triplets,
     *,
+    space: str = "nb201",
     code: str = "real",
     graph: str = "closure",
     adjacency: str = "true",
@@ -75,9 +87,9 @@ def train(
     with torch.random.fork_rng(devices=[]):  # dropout reads the global stream, so the run owns it
         stream = torch.default_generator
         stream.manual_seed(torch_stream(seed, f"predictors/{kind}").initial_seed())
-        batch = _Batches(triplets, rows, code, seed)
-        build, loss = {"ranking": (_build_ranking, _ranking_loss), "noise-aware": (_build_noise_aware, _noise_aware_loss)}[kind]
-        model = build(batch, graph, adjacency)
+        batch = _Batches(triplets, space, rows, code, seed)
+        model = _build(kind, space, batch.features.shape[1], graph, adjacency)
+        loss = {CellPropagation: _cell_ranking_loss, LayerSum: _ranking_loss, DirectedGCN: _noise_aware_loss}[type(model)]
         effects = nn.ParameterDict({"classes": torch.zeros(batch.n_classes, 1)})
         modules = {"model": model, "effects": effects}
         optimiser, rate = _optimiser(kind, model, effects, steps)
@@ -105,9 +117,9 @@ def train(
 class _Batches:
     """The triplets as tensors, and random batches of them."""
 
-    def __init__(self, triplets: Triplets, rows: np.ndarray | None, code: str, seed: int):
+    def __init__(self, triplets: Triplets, space: str, rows: np.ndarray | None, code: str, seed: int):
         rows = np.arange(len(triplets.archs)) if rows is None else rows
-        self.cells = nb201.Space().encode(triplets.archs[rows])
+        self.archs = get_space(space).encode(triplets.archs[rows])
         accuracy = torch.as_tensor(triplets.accuracy, dtype=torch.float32)
         self.target = ((accuracy - accuracy.mean()) / accuracy.std())[rows]
         self.classes = torch.from_numpy(triplets.classes[triplets.task[rows]])  # (N, 20)
@@ -116,22 +128,22 @@ class _Batches:
         if code == "shuffled":
             described = numpy_stream(seed, "predictors/shuffle").permutation(described)
         self.described = torch.from_numpy(described[triplets.task[rows]])
-        self.features = torch.from_numpy(images.codes()["imagenet32/image"])
+        self.features, self.first = task.meta_classes(space)
         if code == "mean":
-            self.features = self.features[: self.n_classes - 1].mean(dim=0, keepdim=True).expand_as(self.features)
+            used = torch.from_numpy(np.unique(triplets.classes)) - self.first
+            self.features = self.features[used].mean(dim=0, keepdim=True).expand_as(self.features)
 
     def draw(self, size: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Codes `(size, 8, 7)`, class features `(size, 20, d)`, class ids `(size, 20)` and targets `(size,)`."""
-        rows = torch.randint(len(self.cells), (size,))
-        return self.cells[rows], self.features[self.described[rows] - 1], self.classes[rows], self.target[rows]
+        """Codes `(size, nodes, ops)`, class features `(size, 20, d)`, class ids `(size, 20)` and targets `(size,)`."""
+        rows = torch.randint(len(self.archs), (size,))
+        return self.archs[rows], self.features[self.described[rows] - self.first], self.classes[rows], self.target[rows]
 
 
-def _build_ranking(batch: _Batches, graph: str, adjacency: str) -> nn.Module:
-    return CellPropagation(batch.features.shape[1])
-
-
-def _build_noise_aware(batch: _Batches, graph: str, adjacency: str) -> nn.Module:
-    return DirectedGCN(nb201.Space(adjacency).adjacency, 7, batch.features.shape[1], graph=graph)
+def _build(kind: str, space: str, n_features: int, graph: str = "closure", adjacency: str = "true") -> nn.Module:
+    if kind == "ranking":
+        return (LayerSum if space == "mbv3" else CellPropagation)(n_features)
+    home = get_space(space) if space == "mbv3" else nb201.Space(adjacency)
+    return DirectedGCN(home.adjacency, home.n_ops, n_features, graph=graph)
 
 
 def _optimiser(kind: str, model: nn.Module, effects: nn.ParameterDict, steps: int):
@@ -150,30 +162,43 @@ def _noise_aware_loss(model: DirectedGCN, effects: torch.Tensor, batch: _Batches
 
     A batch of 256 is 128 triplets at two noise levels each: the data set code is the dear part.
     """
-    cells, features, _, target = batch.draw(128)
-    cells, code, target = cells.repeat(2, 1, 1), model.sets(features).repeat(2, 1), target.repeat(2)
-    sigma = VE().std(torch.rand(len(cells)))
-    noisy = cells + sigma[:, None, None] * torch.randn_like(cells)
+    clean, features, _, target = batch.draw(128)
+    clean, code, target = clean.repeat(2, 1, 1), model.sets(features).repeat(2, 1), target.repeat(2)
+    sigma = VE().std(torch.rand(len(clean)))
+    noisy = clean + sigma[:, None, None] * torch.randn_like(clean)
     return (model(noisy, sigma, code) - target).square().mean()
 
 
-def _ranking_loss(model: CellPropagation, effects: torch.Tensor, batch: _Batches) -> torch.Tensor:
-    """Squared error of score + task difficulty, and a weak pull towards a rule that needs no data.
+def _cell_ranking_loss(model: CellPropagation, effects: torch.Tensor, batch: _Batches) -> torch.Tensor:
+    """`_ranking_loss`, and a weak pull towards a rule that needs no data.
 
-    Task difficulty, which carries as much variance as the architecture, is the mean effect of the task's classes, under a
-    ridge penalty. The triplets hold hardly any bad cell, so on cells drawn uniformly from the space the score is also
-    pulled, up to a constant, towards `_prior`, with a tenth of the weight of an accuracy.
+    The triplets hold hardly any bad cell, so on cells drawn uniformly from the space the score is also pulled, up to a
+    constant, towards `_prior`, with a tenth of the weight of an accuracy.
     """
     cells, features, classes, target = batch.draw(128)
     codes, expected = _prior()
     drawn = torch.randint(len(codes), (len(cells),))
     code = model.sets(features)
     score, anywhere = model.members(torch.cat([cells, codes[drawn]]), code.repeat(2, 1)).split(len(cells), dim=1)
-    difficulty = effects[classes, 0].mean(dim=1) * classes.shape[1] ** 0.5
     gap = anywhere - expected[drawn]
     pull = (gap - gap.mean(dim=1, keepdim=True)).square().mean(dim=1)
-    ridge = 1e-3 * len(cells) / len(batch.cells) * effects.square().sum()
-    return ((score + difficulty - target).square().mean(dim=1) + _PULL * pull).sum() + len(score) * ridge
+    return _fit(score, effects, batch, classes, target, extra=_PULL * pull)
+
+
+def _ranking_loss(model: LayerSum, effects: torch.Tensor, batch: _Batches) -> torch.Tensor:
+    """Squared error of score + task difficulty.
+
+    Task difficulty, which carries as much variance as the architecture, is the mean effect of the task's classes, under a
+    ridge penalty.
+    """
+    archs, features, classes, target = batch.draw(128)
+    return _fit(model.members(archs, model.sets(features)), effects, batch, classes, target)
+
+
+def _fit(score: torch.Tensor, effects: torch.Tensor, batch: _Batches, classes, target, extra: float | torch.Tensor = 0.0):
+    difficulty = effects[classes, 0].mean(dim=1) * classes.shape[1] ** 0.5
+    ridge = 1e-3 * score.shape[1] / len(batch.archs) * effects.square().sum()
+    return ((score + difficulty - target).square().mean(dim=1) + extra).sum() + len(score) * ridge
 
 
 @cache
@@ -185,62 +210,66 @@ def _prior() -> tuple[torch.Tensor, torch.Tensor]:
     return nb201.Space().encode(cells), torch.from_numpy((rule - rule.mean()) / rule.std()).float()
 
 
-def fit(kind: str, triplets: Triplets, *, seed: int = 0, progress: bool = True) -> Path:
-    """Train the committed predictor of `kind` and training seed `seed`, resuming an interrupted run; returns its path."""
-    path = checkpoint(kind, seed)
+def fit(
+    kind: str, triplets: Triplets, *, space: str = "nb201", rows: np.ndarray | None = None, seed: int = 0, progress: bool = True
+) -> Path:
+    """Train the committed predictor of `kind` and training seed `seed` on `rows`, resuming an interrupted run; its path."""
+    path = checkpoint(kind, space, seed)
     recipe = hashlib.sha256(f"{kind} {seed} {STEPS[kind]} {images.sha256(images.CODES)}".encode()).hexdigest()[:16]
     state = paths.cache() / "training" / f"{path.stem}-{recipe}.safetensors"
-    save(train(kind, triplets, seed=seed, state=state, progress=progress), triplets, path, seed=seed)
+    model = train(kind, triplets, space=space, rows=rows, seed=seed, state=state, progress=progress)
+    save(model, triplets, path, space=space, rows=rows, seed=seed)
     state.unlink(missing_ok=True)
     return path
 
 
-def checkpoint(kind: str, seed: int = 0) -> Path:
+def checkpoint(kind: str, space: str = "nb201", seed: int = 0) -> Path:
     """Path of the committed predictor of `kind` from training seed `seed`; `NagkitError` for an unknown kind."""
     if kind not in STEPS:
         raise unknown("predictor", kind, STEPS)
-    return paths.DATA / "checkpoints" / f"{kind}_nb201_{seed}.safetensors"
+    return paths.DATA / "checkpoints" / f"{kind}_{space}_{seed}.safetensors"
 
 
 @torch.inference_mode()
-def save(model: nn.Module, triplets: Triplets, path: Path, *, seed: int) -> None:
-    """Write a trained predictor and the mean code of its tasks, atomically."""
-    features = torch.from_numpy(images.codes()["imagenet32/image"])
-    used = np.unique(triplets.task)
-    codes = [model.sets(features[part - 1]) for part in torch.from_numpy(triplets.classes[used]).split(256)]
+def save(
+    model: nn.Module, triplets: Triplets, path: Path, *, space: str = "nb201", rows: np.ndarray | None = None, seed: int
+) -> None:
+    """Write a trained predictor and the mean code of the tasks of `rows` (default: all), atomically."""
+    features, first = task.meta_classes(space)
+    used = np.unique(triplets.task if rows is None else triplets.task[rows])
+    codes = [model.sets(features[part - first]) for part in torch.from_numpy(triplets.classes[used]).split(256)]
     arrays = {f"model.{key}": value.numpy() for key, value in model.state_dict().items()}
     arrays["mean_code"] = torch.cat(codes).mean(dim=0, keepdim=True).numpy()
-    kind = "ranking" if isinstance(model, CellPropagation) else "noise-aware"
-    metadata = {"model": f"{kind} predictor", "space": "nb201", "seed": seed, "codes": images.sha256(images.CODES)}
+    kind = "noise-aware" if isinstance(model, DirectedGCN) else "ranking"
+    metadata = {"model": f"{kind} predictor", "space": space, "seed": seed, "codes": images.sha256(images.CODES)}
     io.write_arrays(path, arrays, metadata)
 
 
-def load(kind: str, dataset: str, *, seed: int = 0, path: Path | None = None) -> task.TaskPredictor:
+def load(kind: str, dataset: str, *, space: str = "nb201", seed: int = 0, path: Path | None = None) -> task.TaskPredictor:
     """The committed predictor of `kind` and training seed `seed`, bound to `dataset`.
 
     A ranking predictor is standardised over the space; a noise-aware one keeps the paper's unit. `dataset`
     "none" takes the mean code of the training tasks. Raises `NagkitError` when the file is absent, another kind of
     checkpoint, or was trained on other data set codes than the committed ones.
     """
-    path = path or checkpoint(kind, seed)
+    path = path or checkpoint(kind, space, seed)
     arrays, metadata = io.read_arrays(path)
-    remedy = f"`nagkit train predictor {kind}` makes one"
-    if metadata.get("model") != f"{kind} predictor" or metadata.get("space") != "nb201":
-        raise NagkitError(f"{path.name} is no checkpoint of a {kind} predictor of nb201; {remedy}")
+    remedy = f"`nagkit train predictor {kind} --space {space}` makes one"
+    if metadata.get("model") != f"{kind} predictor" or metadata.get("space") != space:
+        raise NagkitError(f"{path.name} is no checkpoint of a {kind} predictor of {space}; {remedy}")
     if metadata["codes"] != images.sha256(images.CODES):
         raise NagkitError(f"{path.name} was trained on other data set codes than {images.CODES.name}; {remedy}")
-    space = nb201.Space()
-    n_features = arrays["model.sets.embed.weight"].shape[1]
-    model = CellPropagation(n_features) if kind == "ranking" else DirectedGCN(space.adjacency, 7, n_features)
+    model = _build(kind, space, arrays["model.sets.embed.weight"].shape[1])
     model.load_state_dict({k.removeprefix("model."): torch.from_numpy(v) for k, v in arrays.items() if k.startswith("model.")})
-    return bind(model.eval().requires_grad_(False), dataset, mean_code=torch.from_numpy(arrays["mean_code"]))
+    return bind(model.eval().requires_grad_(False), dataset, space=space, mean_code=torch.from_numpy(arrays["mean_code"]))
 
 
-def bind(model: nn.Module, dataset: str, *, mean_code: torch.Tensor | None = None) -> task.TaskPredictor:
+def bind(model: nn.Module, dataset: str, *, space: str = "nb201", mean_code: torch.Tensor | None = None) -> task.TaskPredictor:
     """`model` for `dataset`: its code averaged over random draws of one image a class, or `mean_code` for "none"."""
     if dataset == task.NO_CODE:
         code = mean_code
     else:
         with torch.inference_mode():
             code = model.sets(task.class_features(dataset)).mean(dim=0, keepdim=True)
-    return task.TaskPredictor(model, code.clone(), nb201.Space(), standardise=isinstance(model, CellPropagation))
+    standardise = not isinstance(model, DirectedGCN)
+    return task.TaskPredictor(model, code.clone(), get_space(space), standardise=standardise)

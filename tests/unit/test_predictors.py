@@ -5,6 +5,7 @@ import pytest
 import torch
 from scipy import stats
 
+from nagkit.benchmarks import meta
 from nagkit.data import io
 from nagkit.data.upstream import Triplets
 from nagkit.errors import NagkitError
@@ -12,7 +13,8 @@ from nagkit.predictors import task, train
 from nagkit.predictors.digcn import DirectedGCN
 from nagkit.predictors.ranking import CellPropagation
 from nagkit.predictors.sets import SetEncoder
-from nagkit.spaces import nb201
+from nagkit.rng import numpy_stream
+from nagkit.spaces import mbv3, nb201
 
 SPACE = nb201.Space()
 ALL = SPACE.all()
@@ -168,7 +170,7 @@ def test_committed_predictors_are_differentiable_for_every_data_set(kind, datase
 def test_foreign_checkpoints_are_refused(tmp_path):
     path = tmp_path / "other.safetensors"
     io.write_arrays(path, {"a": np.zeros(2)}, {"model": "something else"})
-    with pytest.raises(NagkitError, match="no checkpoint of a ranking predictor of nb201; `nagkit train predictor ranking`"):
+    with pytest.raises(NagkitError, match="no checkpoint of a ranking predictor of nb201; `nagkit train predictor ranking"):
         train.load("ranking", "cifar10", path=path)
     with pytest.raises(NagkitError, match="no checkpoint of a ranking predictor"):
         train.load("ranking", "cifar10", path=train.checkpoint("noise-aware"))
@@ -189,3 +191,31 @@ def test_unknown_names_are_refused(triplets):
         train.load("ranking", "aircraft")
     with pytest.raises(NagkitError, match="unknown attention mask 'tree'"):
         train.train("noise-aware", triplets, graph="tree", steps=1)
+
+
+@pytest.fixture(scope="module")
+def networks():
+    """600 MBv3 networks on 30 tasks: longer ones are better, and every task has a level of its own."""
+    space, rng = mbv3.Space(), numpy_stream(0, "tests/networks")
+    archs, tasks = space.random(600, rng), np.repeat(np.arange(30), 20)
+    classes = np.stack([rng.permutation(200)[:20] for _ in range(30)])
+    accuracy = 40 + (archs >= 0).sum(axis=1) + 3 * rng.standard_normal(30)[tasks] + 0.3 * rng.standard_normal(600)
+    return meta.Triplets(archs, accuracy, tasks, classes)
+
+
+@pytest.mark.parametrize(("kind", "steps"), [("ranking", 100), ("noise-aware", 5)])
+def test_predictors_of_the_large_space_learn_and_come_back(kind, steps, networks, tmp_path):
+    rows = np.flatnonzero(networks.task < 20)
+    model = train.train(kind, networks, space="mbv3", rows=rows, steps=steps, progress=False)
+    path = tmp_path / "predictor.safetensors"
+    train.save(model, networks, path, space="mbv3", rows=rows, seed=0)
+    predictor = train.load(kind, "cifar10", space="mbv3", path=path)
+    fresh = mbv3.Space().random(300, numpy_stream(1, "tests/networks"))
+    scores = predictor.rank(fresh)
+    np.testing.assert_allclose(scores, train.bind(model, "cifar10", space="mbv3").rank(fresh), atol=1e-6)
+    assert kind == "noise-aware" or stats.spearmanr(scores, (fresh >= 0).sum(axis=1)).statistic > 0.8
+    x = mbv3.Space().encode(fresh[:4]).requires_grad_()
+    gradient = torch.autograd.grad(predictor(x, 1.0).sum(), x)[0]
+    assert torch.isfinite(gradient).all() and gradient.abs().sum() > 0
+    with pytest.raises(NagkitError, match="no checkpoint of a .* predictor of nb201"):
+        train.load(kind, "cifar10", path=path)
