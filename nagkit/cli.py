@@ -104,8 +104,7 @@ def sample(space, n, seed, out, dataset, spec, limit, weight, minimise, pairs, r
 @click.option("--dataset", required=True, help="Data set of the benchmark.")
 @click.option("--split", default="test", show_default=True, help="Which accuracy of the data set.")
 @click.option("--metric", default="accuracy", show_default=True)
-@click.option("--oracle", default="auto", show_default=True, metavar="ORACLE",
-              help="nb201: table, surrogate; mbv3: ofa, ofa-surrogate, measured-surrogate, measured, supernet; auto: best.")
+@click.option("--oracle", default="auto", show_default=True, help="A wrong name lists them; auto: the best one here.")
 @click.option("--resolution", type=int, help="Input resolution of mbv3 in pixels (default 224).")
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="CSV file instead of stdout.")
 def query(pool, space, dataset, split, metric, oracle, resolution, out) -> None:

@@ -100,7 +100,7 @@ def open_imagenet(oracle: str = "auto", resolution: int = 224) -> ImageNet:
     `NagkitError` for an unknown oracle, a resolution that it does not know, and a file that is not here.
     """
     if oracle not in ORACLES:
-        raise unknown("oracle of mbv3", oracle, (*ORACLES, "supernet"))
+        raise unknown("oracle of mbv3", oracle, (*ORACLES, "supernet", "supernet-surrogate"))
     if oracle == "auto":
         oracle = "ofa" if registry.local(registry.entries()[_PREDICTOR]).is_file() else "ofa-surrogate"
     if resolution not in RESOLUTIONS[oracle]:

@@ -90,14 +90,15 @@ def open_benchmark(
 
     NB201's `oracle`: "table" (the converted tables, or those of `NAGKIT_MIRROR`, converted on first use), "surrogate"
     (embedded), or "auto": the table when it is there, else the surrogate. MBv3's, and its input `resolution` (default
-    224): see `nagkit.benchmarks.ofa`; or "supernet": see `nagkit.benchmarks.measured`, which is also what "auto" means
-    for a `dataset` of 32×32 images. No network is used. Raises `NagkitError` for unknown names and missing data.
+    224): see `nagkit.benchmarks.ofa`; or "supernet" and "supernet-surrogate": see `nagkit.benchmarks.measured`, whose
+    are also what "auto" means for a `dataset` of 32×32 images. No network is used. Raises `NagkitError` for unknown names
+    and missing data.
     """
     if space == ofa.ImageNet.space:
-        if oracle == measured.ORACLE or (oracle == "auto" and dataset in measured.DATASETS):
+        if oracle in (measured.ORACLE, measured.SURROGATE) or (oracle == "auto" and dataset in measured.DATASETS):
             if resolution not in (None, 32):
                 raise NagkitError(f"the supernet sees images of 32×32 pixels, not {resolution}; leave the resolution out")
-            return measured.Measured()
+            return measured.open_supernet(oracle, dataset)
         return ofa.open_imagenet(oracle, 224 if resolution is None else resolution)
     if space != Benchmark.space:
         raise unknown("benchmark space", space, [Benchmark.space, ofa.ImageNet.space])

@@ -275,6 +275,7 @@ def oracle(tmp_path, monkeypatch):
     images, labels = pictures(300).numpy(), numpy_stream(1, "test").integers(0, 5, 300)
     monkeypatch.setattr(supernet_train, "meta_images", lambda split, held: (images, labels))
     measured._images.cache_clear()
+    monkeypatch.setenv("NAGKIT_IMAGES", str(tmp_path))
     yield open_benchmark("mbv3", dataset="tiny_imagenet")
     measured._images.cache_clear()
 
@@ -317,3 +318,27 @@ def test_the_oracle_names_what_it_does_not_know(oracle):
     supernet.CHECKPOINT.unlink()
     with pytest.raises(NagkitError, match="no supernet at .*nagkit train supernet"):
         ask(oracle, supernet.LARGEST[None])
+
+
+def test_the_surrogate_predicts_networks_that_it_never_saw(oracle, tmp_path, monkeypatch):
+    """Accuracy by cost and a little noise: held-out ranking is good, and the file says so; without a file the error does."""
+    monkeypatch.setattr(measured, "file_of", lambda dataset: tmp_path / f"{dataset}.safetensors")
+    measured._process.cache_clear()
+
+    def cost(archs):
+        return 50 + supernet.multiply_accumulates(archs) / 1e6
+
+    def query(self, archs, dataset, *, split):
+        return cost(archs) + 0.1 * numpy_stream(0, "test/noise").standard_normal(len(archs))
+
+    with pytest.raises(NagkitError, match="no measurements of mbv3 on mnist.*--adapt mnist"):
+        open_benchmark("mbv3", "supernet-surrogate").query(supernet.LARGEST[None], "mnist", split="test")
+    with monkeypatch.context() as patch:
+        patch.setattr(measured.Measured, "query", query)
+        measured.build("mnist")
+    monkeypatch.delenv("NAGKIT_IMAGES")
+    bench, fresh = open_benchmark("mbv3", dataset="mnist"), SPACE.random(200, numpy_stream(3, "test"))
+    assert bench.oracle == "supernet-surrogate" and "mnist 0.9" in bench.describe()
+    np.testing.assert_allclose(bench.query(fresh, "mnist", split="test"), cost(fresh), atol=1.0)
+    assert bench.fidelity("mnist", split="test")["kendall_tau"] > 0.9
+    measured._process.cache_clear()
