@@ -41,6 +41,7 @@ $(NOTEBOOKS:%=paper-%): paper-%: $(READY)
 	@mkdir -p _build/paper book/results
 	$(BIN)/papermill notebooks/$*.ipynb _build/paper/$*.ipynb -p profile paper --kernel python3
 	@mv _build/paper/$*.ipynb book/results/$*.ipynb
+	@$(BIN)/nagkit verify --write
 	@echo "$*: recorded, book/results/$*.ipynb"
 
 book: $(READY)

@@ -194,6 +194,22 @@ def info() -> None:
         click.echo(f"{key:<36} {value}")
 
 
+@cli.command(epilog=EXAMPLE + "nagkit verify")
+@click.option("--write", is_flag=True, help="Take what is here for right: write its hashes down anew.")
+def verify(write) -> None:
+    """Check every committed result, checkpoint and table against its hash, and printed tables against their CSV."""
+    from nagkit.report import verify
+
+    if write:
+        click.echo(f"{verify.write()} files listed in {verify.MANIFEST}", err=True)
+    found = list(verify.problems())
+    for line in found:
+        click.echo(line)
+    if found:
+        raise NagkitError(f"{len(found)} problems; restore the files, or after a change that is meant: nagkit verify --write")
+    click.echo("all committed data and results are as they were recorded", err=True)
+
+
 @cli.group()
 def bench() -> None:
     """Timings, as ratios within one run."""
