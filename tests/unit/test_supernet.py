@@ -219,6 +219,30 @@ def test_training_on_begins_with_the_weights_given_and_a_new_classifier(tmp_path
         supernet_train.adapt("svhn", tmp_path / "supernet")
 
 
+def test_a_supernet_is_trained_and_adapted_in_one_call_each_and_written_with_its_curve(tmp_path, monkeypatch):
+    monkeypatch.setenv("NAGKIT_CACHE", str(tmp_path))
+    monkeypatch.setattr(supernet_train, "CHECKPOINT", tmp_path / "supernet.safetensors")
+    monkeypatch.setattr(supernet_train, "STANDARD", supernet_train.Recipe(epochs=1, batch=16))
+    monkeypatch.setattr(supernet_train, "ADAPT_STEPS", 2)
+    images = numpy_stream(0, "test").integers(0, 256, (1000, 32, 32, 3)).astype(np.uint8)
+    n_classes = {supernet_train.META: 160, "mnist": 10}
+
+    def some(name, split):
+        n = 1000 if split == "test" else 32
+        return images[:n], np.arange(n) % n_classes[name]
+
+    monkeypatch.setattr(supernet_train, "images_of", some)
+    monkeypatch.setattr(supernet_train, "meta_images", lambda split: (images[:32], np.arange(32)))
+    curve = supernet_train.build(tmp_path / "supernet.safetensors")
+    _, card = supernet.load(tmp_path / "supernet.safetensors")
+    assert card.classes == tuple(supernet_train.meta_classes()[0].tolist()) and list(curve.columns) == [
+        "epoch", "loss", "smallest", "largest"
+    ]  # fmt: skip
+    supernet_train.adapt("mnist", tmp_path / "adapted.safetensors")
+    _, card = supernet.load(tmp_path / "adapted.safetensors")
+    assert card.classes == tuple(range(10)) and (tmp_path / "adapted.csv").is_file()
+
+
 def test_meta_training_and_meta_validation_share_no_class():
     training, validation = supernet_train.meta_classes()
     assert sorted([*training, *validation]) == list(range(200)) and len(validation) == supernet_train.N_HELD
