@@ -50,7 +50,7 @@ def build(path: Path = FILE, *, n_workers: int = 1, scheduler: str | None = None
 
     archs = groups()
     jobs = [{"arch": name, "epochs": EPOCHS, "seed": 0} for name in SPACE.to_string(archs["validity"])]
-    add("validity", "alone", 0, _ALL, np.array([found["accuracy"] for found in map_jobs(alone, jobs, **how)]))
+    add("validity", "alone", 0, _ALL, np.concatenate([found["accuracy"] for found in map_jobs(alone, jobs, **how)]))
     draws = dict.fromkeys(archs, 1) | {"validity": N_DRAWS, "fresh": 2}
     for group, n_draws in draws.items():
         for draw in range(n_draws):
@@ -68,8 +68,8 @@ def table(path: Path = FILE) -> pd.DataFrame:
     return pd.read_csv(path)
 
 
-def alone(arch: str, epochs: int, seed: int) -> dict[str, float]:
-    """Percent of all test images of the meta-training classes that `arch`, trained alone for `epochs`, names rightly.
+def alone(arch: str, epochs: int, seed: int) -> dict[str, np.ndarray]:
+    """Percent of all test images of the meta-training classes that `arch`, trained alone for `epochs`, names rightly, `(1,)`.
 
     A job of `nagkit.cluster.map_jobs`; an interrupted one goes on after its last whole epoch.
     """
@@ -84,4 +84,4 @@ def alone(arch: str, epochs: int, seed: int) -> dict[str, float]:
     )  # fmt: skip
     found = Inherited(images, *test, n_images=len(test[0])).accuracy(network, genotype, progress=False)
     checkpoint.unlink()
-    return {"accuracy": found[0]}
+    return {"accuracy": found}

@@ -29,7 +29,7 @@ def run(tmp_path, monkeypatch):
         monkeypatch.setattr(
             validity,
             "map_jobs",
-            lambda _, jobs, **__: [{"accuracy": alone(_cost(mbv3.Space().from_string([job["arch"]])))[0]} for job in jobs],
+            lambda _, jobs, **__: [{"accuracy": alone(_cost(mbv3.Space().from_string([job["arch"]])))} for job in jobs],
         )
         for name, owner in (("FILE", validity), ("CHECKPOINT", supernet), ("CURVE", study)):
             monkeypatch.setattr(owner, name, tmp_path / f"{name}.csv")
