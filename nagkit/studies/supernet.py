@@ -36,12 +36,12 @@ class Study(NamedTuple):
 def supernet_validity(profile: str = "quick", seed: int = 0, *, progress: bool = True) -> Study:
     """Statistics of the committed measurements (`nagkit.benchmarks.validity.build`); the profile sets the resamples.
 
-    Metrics. "Kendall τ with accuracy alone" and "τ above the null": inherited accuracy and two nulls against networks trained
-    alone, bootstrapped over networks; n counts networks. "accuracy": mean of a group of networks. "standard deviation" of
-    these. "repeat noise": standard deviation of one network's accuracy from draw to draw of the images, as measured, after
-    each draw's mean is taken off (what a ranking sees), and that of independent binomial counts. "within the noise": percent
-    of the fresh networks whose two measurements differ by less than 1.96 √2 times the repeat noise. "validation accuracy by
-    epoch": the training curve, whose columns are epochs.
+    Metrics. "Kendall τ with accuracy alone" and "Kendall τ above the null": inherited accuracy and two nulls against
+    networks trained alone, bootstrapped over networks; n counts networks. "accuracy": mean of a group of networks.
+    "standard deviation" of these. "repeat noise": standard deviation of one network's accuracy from draw to draw of the
+    images, as measured, after each draw's mean is taken off (what a ranking sees), and that of independent binomial counts.
+    "within the noise": percent of the fresh networks whose two measurements differ by less than 1.96 √2 times the repeat
+    noise. "validation accuracy by epoch": the training curve, whose columns are epochs.
     """
     del progress  # every profile takes seconds
     (resamples,) = by_profile(profile, quick=(200,), paper=(5_000,))
@@ -91,7 +91,7 @@ def _ranking(exhibit: Exhibit, pairs: pd.DataFrame, draws: np.ndarray, rng: np.r
         exhibit.add(name, "all", TAU, _percentiles(found), **where)
         if name not in NULLS:
             for null in NULLS:
-                exhibit.add(name, null, "τ above the null", _percentiles(found - taus[null]), **where)
+                exhibit.add(name, null, "Kendall τ above the null", _percentiles(found - taus[null]), **where)
     between = np.mean([kendall_ci(*draws.T[[a, b]], rng, resamples=1).mean for a, b in combinations(range(draws.shape[1]), 2)])
     exhibit.add("two draws of images", "all", "Kendall τ between measurements", between, **where)
 
@@ -146,7 +146,7 @@ def verdict(study: Study) -> str:
         f"{'at or above' if tau >= ENOUGH else 'below'} the {ENOUGH} that was asked for."
     ]
     for null in NULLS:
-        value, lo, hi = frame.loc[(DRAWN, null, "τ above the null"), ["value", "lo", "hi"]].astype(float)
+        value, lo, hi = frame.loc[(DRAWN, null, "Kendall τ above the null"), ["value", "lo", "hi"]].astype(float)
         said = "more" if lo > 0 else "less" if hi < 0 else "not distinguishably more or less"
         words.append(
             f"With the {null} alone τ is {spelled(null, 'all', TAU)}; inherited accuracy says {said} "

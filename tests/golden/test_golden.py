@@ -21,6 +21,7 @@ from nagkit.studies import (
     samplers,
     searches,
     strength,
+    supernet,
     table2,
     table4,
 )
@@ -36,6 +37,7 @@ STUDIES = {
     "figure4": (searches.figure4, searches.verdict),
     "figure6": (searches.figure6, searches.verdict),
     "ofa_calibration": (calibration.ofa_calibration, calibration.verdict),
+    "supernet": (supernet.supernet_validity, supernet.verdict),
     "table5": (robustness.table5, robustness.table5_verdict),
     "table10": (robustness.table10, robustness.table10_verdict),
     "figure7": (robustness.figure7, robustness.figure7_verdict),
@@ -59,7 +61,7 @@ def test_the_quick_profile_gives_the_committed_numbers(name, request):
     study, verdict = STUDIES[name]
     made, path = study("quick", 0, progress=False), GOLDEN / f"{name}.csv"
     frame = made.exhibit.frame(paper=False)
-    assert made.exhibit.oracle in ("surrogate", "ofa-surrogate", "ofa-surrogate, surrogate", "")
+    assert made.exhibit.oracle in ("surrogate", "ofa-surrogate", "ofa-surrogate, surrogate", "supernet", "")
     assert "nan" not in verdict(made)
     if request.config.getoption("--regenerate", default=False):
         path.write_text(exhibits.golden(frame))

@@ -54,7 +54,7 @@ def test_a_perfect_oracle_ranks_perfectly_and_equals_the_null_it_is(run):
     found = run(lambda cost: 5 + cost, lambda cost: 10 + cost / 2, 0.0, shift=3.0)
     assert _value(found, study.ALL, "all", study.TAU) == _value(found, study.DRAWN, "all", study.TAU) == 1
     assert _value(found, study.NULLS[0], "all", study.TAU) == 1
-    assert _value(found, study.DRAWN, study.NULLS[0], "τ above the null") == 0
+    assert _value(found, study.DRAWN, study.NULLS[0], "Kendall τ above the null") == 0
     assert _value(found, "two draws of images", "all", "Kendall τ between measurements") == 1
     assert "says not distinguishably more or less (difference +0.00" in study.verdict(found)
 
