@@ -95,6 +95,9 @@ def open_benchmark(
     and missing data.
     """
     if space == ofa.ImageNet.space:
+        known = (*ofa.ImageNet.datasets, *measured.DATASETS)
+        if oracle == "auto" and dataset not in (None, *known):
+            raise unknown("data set of mbv3", dataset, known)
         if oracle in (measured.ORACLE, measured.SURROGATE) or (oracle == "auto" and dataset in measured.DATASETS):
             if resolution not in (None, 32):
                 raise NagkitError(f"the supernet sees images of 32×32 pixels, not {resolution}; leave the resolution out")

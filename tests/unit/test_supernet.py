@@ -343,6 +343,8 @@ def test_the_oracle_names_what_it_does_not_know(oracle):
         oracle.query(supernet.LARGEST[None], "cifar11", split="test")
     with pytest.raises(NagkitError, match="split of tiny_imagenet.*'valid'"):
         oracle.query(supernet.LARGEST[None], "tiny_imagenet", split="valid")
+    with pytest.raises(NagkitError, match="data set of mbv3 'svhn'; choose one of: .*imagenet, mnist"):
+        open_benchmark("mbv3", dataset="svhn")
     with pytest.raises(NagkitError, match="32×32 pixels, not 224"):
         open_benchmark("mbv3", "supernet", resolution=224)
     supernet.CHECKPOINT.unlink()
