@@ -282,6 +282,7 @@ def _centre(size: int, inner: int) -> list[int]:
 
 
 @cache
+@torch.inference_mode(False)  # whoever asks first: a measurement must not leave tensors that training cannot use
 def _places(side: int, size: int, stride: int) -> Tensor:
     """Which entry of a kernel joins which input pixel to which output pixel, `(size², outputs · inputs)` of 0 and 1."""
     inside = torch.eye(side**2).view(side**2, 1, side, side)

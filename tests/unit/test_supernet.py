@@ -144,6 +144,14 @@ def test_the_statistics_of_all_sub_networks_are_their_own():
     np.testing.assert_array_equal(together, alone)
 
 
+def test_a_network_that_was_measured_first_can_be_trained_afterwards():
+    supernet._places.cache_clear()
+    images, net, largest = pictures(20), network(), supernet.LARGEST[None]
+    Inherited(images.numpy(), images.numpy(), np.zeros(20, int), n_images=20).accuracy(net, largest, progress=False)
+    net(images, supernet.LARGEST).square().mean().backward()
+    assert net.layers[0].kernel.grad.abs().sum() > 0
+
+
 def test_inherited_accuracy_is_the_share_of_right_answers():
     """A classifier that always says 3 is right as often as 3 occurs among the images drawn."""
     rng = numpy_stream(0, "test")
