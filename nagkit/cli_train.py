@@ -95,11 +95,13 @@ def fit_codes() -> None:
 
 
 @fit.command("presets", epilog=EXAMPLE + "nagkit fit presets")
-def fit_presets() -> None:
-    """The guidance strengths in data/presets.yaml, on the development set."""
+@click.option("--space", default="nb201", show_default=True)
+def fit_presets(space) -> None:
+    """The guidance strengths in data/presets.yaml, on the development set of a space (mbv3: measured there; needs images)."""
     from nagkit import presets
+    from nagkit.spaces.base import get_space
 
-    emit(presets.choose(), None)
+    emit(presets.choose(get_space(space).name), None)
 
 
 @click.group()
@@ -161,7 +163,8 @@ _CELL = "'|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|skip_connect~0|nor_c
 @click.option("--space", "space_name", default="nb201", show_default=True)
 @click.option("--arch", "string", required=True, help="Architecture, in the notation of `nagkit sample`.")
 @click.option("--images", required=True, metavar="NAME|PATH", help="Data set: a name, an .npz archive or a folder of classes.")
-@click.option("--preset", "preset_name", default="cpu", show_default=True, help="cpu: minutes; paper: as published, for a GPU.")
+@click.option("--preset", "preset_name", default="cpu", show_default=True,
+              help="cpu: minutes; short: a minute (mbv3); paper: as published, for a GPU.")  # fmt: skip
 @click.option("--epochs", type=int, help="Instead of the preset's; the learning rate falls to 0 over them.")
 @click.option("--augment", metavar="LIST", help="flip, crop, cutout joined by commas, or none, instead of the preset's.")
 @click.option("--seed", type=int, default=0, show_default=True)

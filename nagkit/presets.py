@@ -20,7 +20,7 @@ from nagkit.guidance import RULES, guide
 from nagkit.predictors import objective, task
 from nagkit.predictors import train as predictors
 from nagkit.rng import numpy_stream, torch_stream
-from nagkit.spaces.base import get_space
+from nagkit.spaces.base import SearchSpace, get_space
 
 PRIORS = ("exact", "score")
 PRESETS = ("ours", "paper")
@@ -28,6 +28,7 @@ DIVERSE, KEPT = "diverse", 0.9
 """Name of the second strength, the best that keeps this share of the distinct cells of unguided draws."""
 SCALES = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
 """Guidance scales tried on the development set."""
+SWEEP = ["rule", "prior", "scale", "seed", "valid", "distinct", "development accuracy"]
 _PREDICTOR = {"x0": "ranking", "xt": "noise-aware"}
 
 
@@ -50,7 +51,8 @@ def predictor(space: str, dataset: str, *, rule: str = "x0", seed: int = 0) -> t
         raise unknown("data set to guide towards", dataset, targets)
     if rule not in RULES:
         raise unknown("guidance rule", rule, RULES)
-    return predictors.load(_PREDICTOR[rule], dataset if dataset in task.CODED else task.NO_CODE, space=space, seed=seed)
+    known = dataset in (*task.CODED, task.HELD)
+    return predictors.load(_PREDICTOR[rule], dataset if known else task.NO_CODE, space=space, seed=seed)
 
 
 @cache
@@ -67,13 +69,17 @@ def strength(space: str, prior_name: str, rule: str, scale: float | str | None =
     """A guidance scale: the chosen one of this prior and rule, their "diverse" one, or the number that is given."""
     settings = load()[space]
     if scale is None:
-        return settings["scale"][rule][prior_name]
-    if scale == DIVERSE and rule in settings[DIVERSE]:
-        return settings[DIVERSE][rule][prior_name]
+        known = settings["scale"].get(rule, {})
+        if prior_name not in known:
+            raise NagkitError(f"no strength of {rule} was chosen for prior {prior_name} of {space}; give one: --scale NUMBER")
+        return known[prior_name]
+    diverse = settings.get(DIVERSE, {}).get(rule, {})
+    if scale == DIVERSE and prior_name in diverse:
+        return diverse[prior_name]
     try:
         return float(scale)
     except ValueError:
-        known = f"a number or {DIVERSE!r}" if rule in settings[DIVERSE] else "a number for an objective"
+        known = f"a number or {DIVERSE!r}" if prior_name in diverse else "a number here"
         raise NagkitError(f"guidance scale must be {known}, got {scale!r}") from None
 
 
@@ -167,14 +173,23 @@ def sample(
     return pool
 
 
+def archs(pool: pd.DataFrame, space: SearchSpace) -> np.ndarray:
+    """The architectures of a table that `sample` made, int8 `(n, n_slots)`, -1 in invalid rows."""
+    found = np.full((len(pool), space.n_slots), -1, np.int8)
+    valid = (pool["error"] == "").to_numpy()
+    found[valid] = space.from_string(list(pool["arch"][valid]))
+    return found
+
+
 _HEADER = """# Settings chosen on development sets, never on a reported one.
 # NAS-Bench-201: ImageNet16-120, 12-epoch validation accuracy.
 # Rebuild the strengths: nagkit fit presets
 # Scales are in standard deviations: for x0 of the ranking predictor over the space, for xt of the meta-training accuracies.
 # For objectives (predictors fitted to 100 measured cells): robustness to Gaussian noise, severity 2.
 # Preset paper: 10,000 on accuracies in hundredths of a standard deviation is a scale of 100 here.
-# MBv3 needs no development set here. Absent slots give its codes a large mean, which a start at the usual sigma = 5 would
-# drop, so draws start at 80; the paper's configuration starts at 1 and runs no corrector.
+# MBv3: the strengths at x0 on 40 classes of Tiny ImageNet that no meta-training task has (nagkit fit presets --space mbv3).
+# Preset paper: 100,000 there, a scale of 1,000 here. Absent slots give the codes a large mean, which a start at the usual
+# sigma = 5 would drop, so draws start at 80; the paper's configuration starts at 1 and runs no corrector.
 # Search methods: three settings each, three seeds from 10,000 on, 60 evaluations; ImageNet16-120 as above, MBv3: the
 # Once-for-All predictor at r = 160. Rebuild: nagkit fit search
 """
@@ -185,10 +200,45 @@ def write(settings: dict) -> None:
     io.write_text(paths.DATA / "presets.yaml", _HEADER + yaml.safe_dump(settings, sort_keys=False))
 
 
-def choose(
+def choose(space: str = "nb201", **options) -> pd.DataFrame:
+    """Choose the guidance scales of a space on its development set, write them to data/presets.yaml, show the sweep.
+
+    `options` are those of `choose_cells` and `choose_networks`.
+    """
+    return (choose_networks if space == "mbv3" else choose_cells)(**options)
+
+
+def choose_networks(
+    *, scales: Sequence[float] = SCALES[1:6], n: int = 1000, top: int = 30, n_workers: int = 1, progress: bool = True
+) -> pd.DataFrame:
+    """The guidance scale at x̂₀ for each prior of MBv3.
+
+    A scale's value is the mean accuracy, measured on the held-out classes of Tiny ImageNet, of the `top` distinct networks
+    that the predictor ranks highest among `n` draws; three predictor training seeds. The smallest scale within one standard
+    error of the best is chosen.
+    """
+    home, bench = get_space("mbv3"), open_benchmark("mbv3", "supernet")
+    bench = type(bench)(n_workers=n_workers, progress=progress)
+    settings, rows = load(), []
+    for name in PRIORS:
+        values: dict = {scale: [] for scale in (0.0, *scales)}
+        for scale in tqdm(values, desc=f"{name} prior", disable=not progress):
+            for seed in range(3):
+                pool = sample("mbv3", n, seed=10_000 + seed, prior_name=name, dataset=task.HELD, scale=scale,
+                              training_seed=seed)  # fmt: skip
+                best = pool.dropna().drop_duplicates("arch").sort_values("predicted", ascending=False, kind="stable")[:top]
+                found = bench.query(home.from_string(list(best["arch"])), task.HELD, split="test").mean()
+                values[scale].append(found)
+                rows.append(("x0", name, scale, seed, (pool["error"] == "").sum(), pool["arch"].nunique(), found))
+        settings["mbv3"]["scale"]["x0"][name] = smallest_good({scale: np.array(values[scale]) for scale in scales})
+    write(settings)
+    return pd.DataFrame(rows, columns=SWEEP)
+
+
+def choose_cells(
     space: str = "nb201", *, scales: Sequence[float] = SCALES, n: int = 1000, progress: bool = True
 ) -> pd.DataFrame:
-    """Choose the guidance scale of every rule and prior on the development set, write it to data/presets.yaml, show the sweep.
+    """The guidance scale of every rule and prior of NB201.
 
     A pool's value is its mean 12-epoch validation accuracy on ImageNet16-120 over all raw draws, an invalid one counting as
     zero; three predictor training seeds, one sampling seed each. Among the scales within one standard error of the best, the
@@ -215,7 +265,7 @@ def choose(
             settings[space][DIVERSE][rule][name] = max(wide, key=lambda scale: np.mean(pools[scale]))
     rows += _choose_for_objectives(space, settings, scales, n, progress)
     write(settings)
-    return pd.DataFrame(rows, columns=["rule", "prior", "scale", "seed", "valid", "distinct", "development accuracy"])
+    return pd.DataFrame(rows, columns=SWEEP)
 
 
 def smallest_good(pools: dict[float, np.ndarray]) -> float:

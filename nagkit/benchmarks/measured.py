@@ -1,6 +1,6 @@
 """Accuracies of MobileNetV3 networks on 32×32 images: measured with weights inherited from a supernet, or by a surrogate.
 
-- "supernet": measured here and now, half a second and more a network; needs the images.
+- "supernet": measured here and now, a fifth of a second a network and more; needs the images.
 - "supernet-surrogate": a Gaussian process on the committed measurements of 1,000 random networks a data set.
 """
 
@@ -99,7 +99,7 @@ class Surrogate(Measured):
     def fidelity(self, dataset: str, *, split: str, metric: str = "accuracy") -> dict[str, float]:
         """`r2`, `kendall_tau` and `rmse` on measured networks that were held out, a tenth at a time."""
         self.metrics(dataset, split=split)
-        return _table(dataset)[2]["fidelity"]
+        return measurements(dataset)[2]["fidelity"]
 
     def describe(self) -> str:
         """One line: which oracle, and how well it is known to do."""
@@ -154,7 +154,8 @@ def file_of(dataset: str) -> Path:
     return paths.DATA / "measured" / f"mbv3_{dataset}.safetensors"
 
 
-def _table(dataset: str) -> tuple[np.ndarray, np.ndarray, dict]:
+def measurements(dataset: str) -> tuple[np.ndarray, np.ndarray, dict]:
+    """The committed networks of a data set, int8 `(1000, 20)`, their accuracies in percent, and what the file says of them."""
     if not file_of(dataset).is_file():
         remedy = f"`nagkit train supernet --adapt {dataset}` and `nagkit fit measured {dataset}` make them"
         raise NagkitError(f"no measurements of mbv3 on {dataset} are committed; {remedy}")
@@ -164,7 +165,7 @@ def _table(dataset: str) -> tuple[np.ndarray, np.ndarray, dict]:
 
 @lru_cache
 def _process(dataset: str) -> Process:
-    return _regress(*_table(dataset)[:2])
+    return _regress(*measurements(dataset)[:2])
 
 
 def _regress(archs: np.ndarray, accuracy: np.ndarray) -> Process:

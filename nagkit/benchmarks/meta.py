@@ -12,6 +12,7 @@ from nagkit import paths
 from nagkit.benchmarks import supernet, supernet_train
 from nagkit.benchmarks.inherited import Inherited
 from nagkit.cluster import map_jobs
+from nagkit.data import images as data
 from nagkit.data import io
 from nagkit.errors import NagkitError
 from nagkit.rng import numpy_stream
@@ -48,7 +49,7 @@ class Triplets(NamedTuple):
 
 def tasks() -> tuple[np.ndarray, np.ndarray]:
     """Every task's classes, positions among the meta-training classes, `(500, 20)`, and its networks, int8 `(500, 10, 20)`."""
-    every = np.tile(np.arange(len(supernet_train.meta_classes()[0])), (N_TASKS, 1))
+    every = np.tile(np.arange(len(data.meta_classes()[0])), (N_TASKS, 1))
     classes = np.sort(numpy_stream(0, "meta/tasks").permuted(every, axis=1)[:, :N_CLASSES], axis=1)
     return classes, SPACE.random(N_TASKS * N_NETWORKS, numpy_stream(0, "meta/networks")).reshape(N_TASKS, N_NETWORKS, 20)
 
@@ -63,7 +64,7 @@ def build(*, n_workers: int = 1, scheduler: str | None = None, progress: bool = 
     arrays = {
         "archs": archs.reshape(-1, 20),
         "accuracy": np.concatenate([part["accuracy"] for part in found]).astype(np.float32),
-        "classes": supernet_train.meta_classes()[0][classes].astype(np.int16),
+        "classes": data.meta_classes()[0][classes].astype(np.int16),
     }
     metadata = {"what": "random networks on random tasks", "unit": "percent of 500 test images", "rebuild": "nagkit fit meta"}
     io.write_arrays(FILE, arrays, metadata)

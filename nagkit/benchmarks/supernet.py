@@ -30,7 +30,7 @@ from nagkit.spaces import mbv3
 
 FORMAT = "nagkit supernet 1"
 CHECKPOINT = paths.DATA / "checkpoints" / "supernet.safetensors"
-WIDTHS = (16, 16, 24, 40, 56, 80)
+WIDTHS = (8, 8, 12, 20, 28, 40)
 """Channels after the stem and after each stage; Once-for-All has 16, 24, 40, 80, 112, 160."""
 FEATURES = 256
 """Inputs of the classifier."""

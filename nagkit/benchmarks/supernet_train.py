@@ -15,15 +15,14 @@ from tqdm.auto import tqdm
 from nagkit import paths
 from nagkit.benchmarks.inherited import Inherited
 from nagkit.benchmarks.supernet import CHECKPOINT, LARGEST, SMALLEST, WIDTHS, Supernet, initialise, load, save
+from nagkit.benchmarks.train_arch import jitter
 from nagkit.data import images as data
 from nagkit.data import io, resume
 from nagkit.errors import NagkitError, unknown
-from nagkit.predictors.images import augment, follow, normalise
+from nagkit.predictors.images import follow, normalise
+from nagkit.predictors.task import HELD
 from nagkit.rng import numpy_stream, torch_stream
 from nagkit.spaces import mbv3
-
-N_HELD = 40
-"""Classes of Tiny ImageNet that the supernet never sees: the meta-validation classes."""
 
 
 class Recipe(NamedTuple):
@@ -35,30 +34,26 @@ class Recipe(NamedTuple):
     decay: float = 1e-4
     """Weight decay, of matrices only."""
     smoothing: float = 0.1
+    augment: tuple[str, ...] = ("flip", "crop")
+    """Of those of `nagkit.benchmarks.train_arch.jitter`."""
     average: float = 0.995
     """What is kept of the averaged weights in a step."""
 
 
 STANDARD = Recipe()
-META, HELD = "tiny_imagenet", "tiny_imagenet-held"
-"""The classes that the supernet learns, and the others, which are the development set of what is chosen for unseen data."""
+META = "tiny_imagenet"
+"""The data set whose meta-training classes the supernet learns; the other classes are `HELD`."""
 ADAPTED = {HELD: META, "cifar10": "cifar10_full", "cifar100": "cifar100", "fashion_mnist": "fashion_mnist", "mnist": "mnist"}
 """Data sets that a supernet is adapted to, and the images used (`nagkit.data.images`)."""
-N_ADAPT, ADAPT_STEPS = 16_000, 500
+N_ADAPT, ADAPT_STEPS = 10_000, 300
 """Most training images that an adaptation sees, and about how many steps it takes."""
-
-
-def meta_classes() -> tuple[np.ndarray, np.ndarray]:
-    """Tiny ImageNet labels of the meta-training and the meta-validation classes, sorted, int64 `(160,)` and `(40,)`."""
-    order = numpy_stream(0, "supernet/classes").permutation(200)
-    return np.sort(order[N_HELD:]), np.sort(order[:N_HELD])
 
 
 def meta_images(split: str, *, held: bool = False) -> tuple[np.ndarray, np.ndarray]:
     """Images of the meta-training classes (`held`: of the others), uint8 `(N, 32, 32, 3)`, and their positions among these
     classes, int64 `(N,)`."""
     images, labels = data.load("tiny_imagenet", split)
-    classes = meta_classes()[int(held)]
+    classes = data.meta_classes()[int(held)]
     kept = np.isin(labels, classes)
     return images[kept], np.searchsorted(classes, labels[kept])
 
@@ -133,7 +128,7 @@ def train(
                 done = (epoch * steps + step) / (recipe.epochs * steps)
                 for group in optimiser.param_groups:
                     group["lr"] = recipe.lr * min(1.0, done * recipe.epochs) * 0.5 * (1 + math.cos(math.pi * done))
-                pixels = augment(normalise(x[rows]), 32, generator)
+                pixels = normalise(jitter(x[rows], recipe.augment, generator))
                 networks = [LARGEST, SMALLEST][: 2 * distil] + list(mbv3.Space().random(2, rng)) if arch is None else [arch]
                 optimiser.zero_grad()
                 total += _descend(model, pixels, y[rows], networks, recipe.smoothing, distil)
@@ -189,7 +184,8 @@ def adapt(dataset: str, path: Path, *, seed: int = 0) -> pd.DataFrame:
     """Train the committed supernet on for the classes of a data set, save it to `path` and its curve beside it.
 
     A new classifier and a quarter of the learning rate, `ADAPT_STEPS` steps on at most `N_ADAPT` training images, otherwise
-    the recipe of the supernet. The validation accuracies of the curve are those of test images; nothing is chosen by them.
+    the recipe of the supernet (digits are not mirrored). The validation accuracies of the curve are those of test images;
+    nothing is chosen by them.
     """
     if dataset not in ADAPTED:
         raise unknown("data set to adapt to", dataset, ADAPTED)
@@ -197,13 +193,14 @@ def adapt(dataset: str, path: Path, *, seed: int = 0) -> pd.DataFrame:
     images, labels = images_of(dataset, "train")
     rows = np.sort(numpy_stream(seed, f"supernet/{dataset}").permutation(len(images))[:N_ADAPT])
     epochs = round(ADAPT_STEPS * STANDARD.batch / len(rows))
-    recipe = STANDARD._replace(epochs=epochs, lr=STANDARD.lr / 4)
+    augment = ("crop",) if dataset == "mnist" else STANDARD.augment  # a mirrored digit is none
+    recipe = STANDARD._replace(epochs=epochs, lr=STANDARD.lr / 4, augment=augment)
     return _build(path, dataset, (images[rows], labels[rows]), recipe, seed, np.arange(labels.max() + 1), network)
 
 
 def build(path: Path, *, seed: int = 0) -> pd.DataFrame:
     """Train the supernet on the meta-training classes of Tiny ImageNet, save it to `path` and its curve beside it."""
-    return _build(path, META, meta_images("train"), STANDARD, seed, meta_classes()[0])
+    return _build(path, META, meta_images("train"), STANDARD, seed, data.meta_classes()[0])
 
 
 def _build(

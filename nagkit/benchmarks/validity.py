@@ -1,4 +1,4 @@
-"""What the supernet's accuracies are worth: networks trained alone beside their inherited accuracies, and repeats of these."""
+"""What the supernet's accuracies are worth: networks trained alone beside what they inherit, and repeats of that."""
 
 from pathlib import Path
 
@@ -6,16 +6,19 @@ import numpy as np
 import pandas as pd
 
 from nagkit import paths
-from nagkit.benchmarks import supernet_train
+from nagkit.benchmarks import supernet, supernet_train
 from nagkit.benchmarks.inherited import Inherited
 from nagkit.benchmarks.measured import N_IMAGES, Measured
 from nagkit.cluster import map_jobs
+from nagkit.data import images as data
 from nagkit.data import io
 from nagkit.rng import numpy_stream
 from nagkit.spaces import mbv3
 
 SPACE = mbv3.Space()
 FILE = paths.DATA / "measured" / "supernet_validity.csv"
+FIRST = FILE.with_name("supernet_validity_first.csv")
+"""The same measurements on an earlier supernet, twice as wide and trained with stronger augmentation."""
 N_ALONE, EPOCHS = 20, 10
 """Networks trained alone, and their epochs: a third of the supernet's, otherwise its recipe."""
 N_DRAWS = 5
@@ -51,6 +54,9 @@ def build(path: Path = FILE, *, n_workers: int = 1, scheduler: str | None = None
     archs = groups()
     jobs = [{"arch": name, "epochs": EPOCHS, "seed": 0} for name in SPACE.to_string(archs["validity"])]
     add("validity", "alone", 0, _ALL, np.concatenate([found["accuracy"] for found in map_jobs(alone, jobs, **how)]))
+    jobs = [{"arch": job["arch"], "seed": 0} for job in jobs]
+    made = map_jobs(fine_tuned, jobs, data=[supernet.CHECKPOINT], **how)
+    add("validity", "fine-tuned", 0, _ALL, np.concatenate([found["accuracy"] for found in made]))
     draws = dict.fromkeys(archs, 1) | {"validity": N_DRAWS, "fresh": 2}
     for group, n_draws in draws.items():
         for draw in range(n_draws):
@@ -64,7 +70,7 @@ def build(path: Path = FILE, *, n_workers: int = 1, scheduler: str | None = None
 
 
 def table(path: Path = FILE) -> pd.DataFrame:
-    """The measurements: `arch`, `group`, `kind` ("alone" or "inherited"), `draw`, `n_images` and `accuracy` in percent."""
+    """The measurements: `arch`, `group`, `kind` ("alone", "fine-tuned", "inherited"), `draw`, `n_images`, `accuracy` (%)."""
     return pd.read_csv(path)
 
 
@@ -73,14 +79,25 @@ def alone(arch: str, epochs: int, seed: int) -> dict[str, np.ndarray]:
 
     A job of `nagkit.cluster.map_jobs`; an interrupted one goes on after its last whole epoch.
     """
+    return _train(arch, seed, supernet_train.STANDARD._replace(epochs=epochs))
+
+
+def fine_tuned(arch: str, seed: int) -> dict[str, np.ndarray]:
+    """The same after one epoch from the weights, classifier included, that `arch` inherits: a quarter of the learning rate."""
+    recipe = supernet_train.STANDARD
+    return _train(arch, seed, recipe._replace(epochs=1, lr=recipe.lr / 4), supernet.load(supernet.CHECKPOINT)[0])
+
+
+def _train(
+    arch: str, seed: int, recipe: supernet_train.Recipe, start: supernet.Supernet | None = None
+) -> dict[str, np.ndarray]:
     genotype = SPACE.from_string([arch])
     images, labels = supernet_train.meta_images("train")
     test = supernet_train.meta_images("test")
-    recipe = supernet_train.STANDARD._replace(epochs=epochs)
-    checkpoint = paths.cache() / "alone" / f"{arch}.{epochs}.{seed}.safetensors"
+    checkpoint = paths.cache() / "alone" / f"{arch}.{recipe.epochs}.{seed}.safetensors"
     network, _ = supernet_train.train(
-        images, labels, arch=genotype[0], n_classes=len(supernet_train.meta_classes()[0]), checkpoint=checkpoint,
-        recipe=recipe, seed=seed,
+        images, labels, arch=genotype[0], n_classes=len(data.meta_classes()[0]), checkpoint=checkpoint,
+        recipe=recipe, seed=seed, start=start,
     )  # fmt: skip
     found = Inherited(images, *test, n_images=len(test[0])).accuracy(network, genotype, progress=False)
     checkpoint.unlink()

@@ -18,6 +18,7 @@ from PIL import Image, UnidentifiedImageError
 from nagkit import paths
 from nagkit.data import registry
 from nagkit.errors import NagkitError, unknown
+from nagkit.rng import numpy_stream
 
 ARCHIVES = {
     "cifar10": "cifar10_sub.npz",  # lossless, 500 + 100 images per class
@@ -49,6 +50,12 @@ def load(
     source = _source(name)
     images, labels = (_from_folder if source.is_dir() else _from_archive)(source, split, per_class, rng)
     return images, labels
+
+
+def meta_classes() -> tuple[np.ndarray, np.ndarray]:
+    """Tiny ImageNet labels of the meta-training and the meta-validation classes, sorted, int64 `(160,)` and `(40,)`."""
+    order = numpy_stream(0, "supernet/classes").permutation(200)
+    return np.sort(order[40:]), np.sort(order[:40])
 
 
 def class_names(name: str) -> list[str]:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
+from nagkit.data.images import meta_classes
 from nagkit.errors import unknown
 from nagkit.predictors import images
 from nagkit.rng import numpy_stream
@@ -13,6 +14,8 @@ from nagkit.spaces.base import SearchSpace
 NO_CODE = "none"
 CODED = ("cifar10", "cifar100", "imagenet16-120", "mnist", "fashion_mnist")
 """Data sets with committed class features; others are predicted with the mean code and labelled "no dataset code"."""
+HELD = "tiny_imagenet-held"
+"""The classes of Tiny ImageNet that no meta-training task of MBv3 has: the development set of that space."""
 
 
 def class_features(dataset: str, *, draws: int = 10, seed: int = 0) -> torch.Tensor:
@@ -21,18 +24,18 @@ def class_features(dataset: str, *, draws: int = 10, seed: int = 0) -> torch.Ten
     The meta-training tasks are described by one image per class too. ImageNet16-120, whose own images are not at hand, is
     described by the single images of the same 120 ImageNet classes.
     """
-    if dataset not in CODED:
-        raise unknown("data set with class features", dataset, CODED)
+    if dataset not in (*CODED, HELD):
+        raise unknown("data set with class features", dataset, (*CODED, HELD))
     codes = images.codes()
     if dataset == "imagenet16-120":
         return torch.from_numpy(codes["imagenet32/image"][None, :120])
-    samples = codes[f"{dataset}/samples"]
+    samples = codes["tiny_imagenet/samples"][meta_classes()[1]] if dataset == HELD else codes[f"{dataset}/samples"]
     rng = numpy_stream(seed, f"codes/draws/{dataset}")
     pick = rng.integers(0, samples.shape[1], (draws, len(samples)))
     return torch.from_numpy(samples[np.arange(len(samples)), pick])
 
 
-def meta_classes(space: str) -> tuple[torch.Tensor, int]:
+def task_classes(space: str) -> tuple[torch.Tensor, int]:
     """Features of the classes of a space's meta-training tasks, one image each, `(classes, 256)`, and the id of the first."""
     codes = images.codes()
     if space == "mbv3":

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from nagkit.report.plots import DASHES, MARKERS, PALETTE, STYLE, _panels, closed, legend
+from nagkit.report.plots import DASHES, MARKERS, NAMES, PALETTE, STYLE, _panels, closed, legend
 from nagkit.report.statistics import half_width
 
 FEWEST = 5
@@ -65,6 +65,24 @@ def supernet_panels(curve: pd.DataFrame, pairs: pd.DataFrame, depths: Mapping[in
         right.boxplot(list(depths.values()), tick_labels=[str(depth) for depth in depths], medianprops={"color": PALETTE[1]})
         right.set(xlabel="layers in every stage", ylabel="inherited accuracy (%)", title="by depth")
         left.legend(loc="lower right")
+    return closed(figure)
+
+
+def selected_networks(accuracy: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
+    """Accuracies of the networks that each method selected, `[data set][row]` float `(runs, networks)`, and their run means."""
+    with plt.rc_context(STYLE):
+        lines = -(-len(accuracy) // 2)
+        rows = list(next(iter(accuracy.values())))
+        size = (10.5, 0.8 + lines * (0.9 + 0.3 * len(rows)))
+        figure, axes = plt.subplots(lines, 2, figsize=size, squeeze=False, sharey=True)
+        for ax, (dataset, each) in zip(axes.flat, accuracy.items(), strict=False):
+            for y, values in zip(range(len(rows))[::-1], each.values(), strict=True):
+                spread = np.linspace(-0.3, 0.3, values.size)
+                ax.plot(values.ravel(), y + spread, ".", color=PALETTE[5], ms=5, alpha=0.5)
+                ax.plot(values.mean(axis=1), np.full(len(values), y), "|", color=PALETTE[0], ms=15, mew=2.4)
+            ax.set_yticks(range(len(rows))[::-1], rows)
+            ax.set_title(NAMES.get(dataset, dataset), fontsize=12)
+        figure.supxlabel("accuracy on 1,000 test images (%)", fontsize=12)
     return closed(figure)
 
 

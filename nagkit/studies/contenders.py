@@ -69,8 +69,7 @@ def generate(dataset: str, prior: str, training_seed: int, seeds: list[int], n: 
         pool = presets.sample(
             "nb201", n, seed=seed, prior_name=prior, dataset=dataset or None, training_seed=training_seed if dataset else 0
         )
-        valid = (pool["error"] == "").to_numpy()
-        archs[i, valid] = SPACE.from_string(list(pool["arch"][valid]))
+        archs[i] = presets.archs(pool, SPACE)
     return {"archs": archs, "seconds": np.array([(process_time() - start) / len(seeds)])}
 
 

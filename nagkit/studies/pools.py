@@ -81,19 +81,12 @@ def guided_pool(
 ) -> dict[str, np.ndarray]:
     """`n` raw draws as `nagkit sample --guide` makes them, a job for `map_jobs`: `archs` int8 `(n, 6)`, -1 in invalid rows."""
     settings = {"prior_name": prior, "rule": rule, "scale": scale, "training_seed": training_seed}
-    return {"archs": _rows(presets.sample("nb201", n, seed=seed, dataset=dataset, **settings))}
+    return {"archs": presets.archs(presets.sample("nb201", n, seed=seed, dataset=dataset, **settings), SPACE)}
 
 
 def unguided_pool(seed: int, n: int) -> dict[str, np.ndarray]:
     """`n` raw draws of the trained prior, a job likewise."""
-    return {"archs": _rows(presets.sample("nb201", n, seed=seed, prior_name="score"))}
-
-
-def _rows(pool) -> np.ndarray:
-    archs = np.full((len(pool), SPACE.n_slots), -1, np.int8)
-    valid = (pool["error"] == "").to_numpy()
-    archs[valid] = SPACE.from_string(list(pool["arch"][valid]))
-    return archs
+    return {"archs": presets.archs(presets.sample("nb201", n, seed=seed, prior_name="score"), SPACE)}
 
 
 def inputs() -> tuple[Path, ...]:

@@ -14,7 +14,9 @@ from nagkit.rng import numpy_stream
 from nagkit.spaces import mbv3
 
 TAU, NULLS = "Kendall τ with accuracy alone", ("multiply-accumulates", "number of layers")
-ALL, DRAWN = "inherited, 4,000 images", "inherited, 1,000 images"
+ALL, DRAWN, TUNED = "inherited, 4,000 images", "inherited, 1,000 images", "fine-tuned for an epoch, 4,000 images"
+FIRST = "first attempt: "
+"""How rows of the earlier supernet begin."""
 CURVE = supernet.CHECKPOINT.with_suffix(".csv")
 """The committed training curve."""
 ENOUGH = 0.5
@@ -28,7 +30,7 @@ class Study(NamedTuple):
     curve: pd.DataFrame
     """`epoch`, `loss`, `smallest`, `largest`: accuracies in percent on the validation images."""
     pairs: pd.DataFrame
-    """Of the networks trained alone: accuracies `alone` and `inherited` in percent, `macs` in millions, and `layers`."""
+    """Of the networks trained alone: accuracies `alone`, `fine-tuned`, `inherited` (percent), `macs` in millions, `layers`."""
     depths: dict[int, np.ndarray]
     """Inherited accuracies of networks with that depth in every stage."""
 
@@ -45,12 +47,15 @@ def supernet_validity(profile: str = "quick", seed: int = 0, *, progress: bool =
     """
     del progress  # every profile takes seconds
     (resamples,) = by_profile(profile, quick=(200,), paper=(5_000,))
-    exhibit = Exhibit("supernet", profile, seed=seed, oracle=measured.ORACLE, data=[supernet.CHECKPOINT, validity.FILE, CURVE])
-    table = validity.table()
+    data = [supernet.CHECKPOINT, validity.FILE, validity.FIRST, CURVE]
+    exhibit = Exhibit("supernet", profile, seed=seed, oracle=measured.ORACLE, data=data)
+    table, earlier = validity.table(), validity.table(validity.FIRST)
     pairs, draws = _pairs(table), _draws(table, "validity")
     rng = numpy_stream(seed, "supernet/bootstrap")
-    _ranking(exhibit, pairs, draws, rng, resamples)
-    for name, values in {"trained alone": pairs["alone"], "inherited": pairs["inherited"]}.items():
+    _ranking(exhibit, "", pairs, draws, rng, resamples)
+    _ranking(exhibit, FIRST, _pairs(earlier), _draws(earlier, "validity"), rng, resamples)
+    for name in ("trained alone", "fine-tuned", "inherited"):
+        values = pairs[name.removeprefix("trained ")]
         _group(exhibit, name, "the networks trained alone", values.to_numpy(), rng)
     inherited = table[(table["kind"] == "inherited") & (table["draw"] == 0) & (table["n_images"] == measured.N_IMAGES)]
     depths = {d: inherited.loc[inherited["group"] == f"depth {d}", "accuracy"].to_numpy() for d in mbv3.DEPTHS}
@@ -78,22 +83,26 @@ def _draws(table: pd.DataFrame, group: str) -> np.ndarray:
     return chosen.pivot(index="arch", columns="draw", values="accuracy").to_numpy()
 
 
-def _ranking(exhibit: Exhibit, pairs: pd.DataFrame, draws: np.ndarray, rng: np.random.Generator, resamples: int) -> None:
+def _ranking(
+    exhibit: Exhibit, prefix: str, pairs: pd.DataFrame, draws: np.ndarray, rng: np.random.Generator, resamples: int
+) -> None:
     alone, where = pairs["alone"].to_numpy(), {"n": len(pairs), "unit": "τ"}
     scores = {ALL: [pairs["inherited"].to_numpy()], DRAWN: list(draws.T)}
-    scores |= {name: [pairs[key].to_numpy()] for name, key in zip(NULLS, ("macs", "layers"), strict=True)}
+    scores |= {TUNED: [pairs["fine-tuned"].to_numpy()]} if "fine-tuned" in pairs else {}
+    if not prefix:  # an earlier supernet had other widths, and other multiply-accumulates
+        scores |= {name: [pairs[key].to_numpy()] for name, key in zip(NULLS, ("macs", "layers"), strict=True)}
     rows = [np.arange(len(alone)), *rng.integers(0, len(alone), (resamples, len(alone)))]  # the first row is no resample
     taus = {
         name: np.array([np.mean([stats.kendalltau(values[row], alone[row]).statistic for values in found]) for row in rows])
         for name, found in scores.items()
     }
     for name, found in taus.items():
-        exhibit.add(name, "all", TAU, _percentiles(found), **where)
-        if name not in NULLS:
+        exhibit.add(prefix + name, "all", TAU, _percentiles(found), **where)
+        if name not in NULLS and not prefix:
             for null in NULLS:
                 exhibit.add(name, null, "Kendall τ above the null", _percentiles(found - taus[null]), **where)
     between = np.mean([kendall_ci(*draws.T[[a, b]], rng, resamples=1).mean for a, b in combinations(range(draws.shape[1]), 2)])
-    exhibit.add("two draws of images", "all", "Kendall τ between measurements", between, **where)
+    exhibit.add(prefix + "two draws of images", "all", "Kendall τ between measurements", between, **where)
 
 
 def _percentiles(found: np.ndarray) -> Interval:
@@ -152,6 +161,11 @@ def verdict(study: Study) -> str:
             f"With the {null} alone τ is {spelled(null, 'all', TAU)}; inherited accuracy says {said} "
             f"(difference {value:+.2f} [{lo:+.2f}, {hi:+.2f}])."
         )
+    first = frame.loc[(FIRST + DRAWN, "all", TAU), "n"]
+    words.append(
+        f"Fine-tuned for an epoch first, networks rank at τ = {spelled(TUNED, 'all', TAU)}. The first attempt, "
+        f"a supernet of twice the width, ranked {first} networks of its own width at τ = {spelled(FIRST + DRAWN, 'all', TAU)}."
+    )
     noise, kept = "repeat noise", f"{at('fresh networks', 'two draws', 'within the noise'):.0f}"
     column = next(column for _, column, metric in frame.index if metric == noise)
     fresh = frame.loc[("fresh networks", "two draws", "within the noise"), "n"]

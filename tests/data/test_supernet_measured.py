@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from nagkit import paths
-from nagkit.benchmarks import supernet, supernet_train, validity
+from nagkit.benchmarks import supernet, validity
 from nagkit.benchmarks.table import open_benchmark
-from nagkit.data.images import ARCHIVES
+from nagkit.data import images
 
 needs_images = pytest.mark.skipif(
-    paths.images() is None or not (paths.images() / ARCHIVES["tiny_imagenet"]).is_file(),
+    paths.images() is None or not (paths.images() / images.ARCHIVES["tiny_imagenet"]).is_file(),
     reason="NAGKIT_IMAGES does not name a folder with Tiny ImageNet",
 )
 
@@ -17,7 +17,7 @@ needs_images = pytest.mark.skipif(
 def test_the_committed_supernet_is_small_and_knows_its_classes():
     assert supernet.CHECKPOINT.stat().st_size <= 6_000_000
     _, card = supernet.load()
-    assert card.classes == tuple(supernet_train.meta_classes()[0].tolist())
+    assert card.classes == tuple(images.meta_classes()[0].tolist())
 
 
 def test_the_study_holds_the_networks_it_names():

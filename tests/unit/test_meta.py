@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from nagkit.benchmarks import meta, supernet, supernet_train
+from nagkit.benchmarks import meta, supernet
 from nagkit.benchmarks.inherited import Inherited
+from nagkit.data import images as data
 from nagkit.data import io
 from nagkit.errors import NagkitError
 from nagkit.rng import numpy_stream, torch_stream
@@ -60,7 +61,7 @@ def test_the_file_gives_back_what_was_measured_and_its_parts_share_no_task(small
     made = meta.build(progress=False)
     meta._tasks.cache_clear()
     assert len(made.archs) == 40 and made.classes.shape == (20, 20)
-    assert set(made.classes.ravel()) <= set(supernet_train.meta_classes()[0])
+    assert set(made.classes.ravel()) <= set(data.meta_classes()[0])
     parts = {split: made.rows(split) for split in meta.SPLITS}
     assert sorted(np.concatenate(list(parts.values()))) == list(range(40))
     tasks = [set(made.task[rows]) for rows in parts.values()]

@@ -11,6 +11,7 @@ from nagkit.benchmarks import measured, subnet, supernet, supernet_train, train_
 from nagkit.benchmarks.inherited import Inherited
 from nagkit.benchmarks.table import open_benchmark
 from nagkit.data import io
+from nagkit.data.images import meta_classes
 from nagkit.errors import NagkitError
 from nagkit.predictors.images import normalise
 from nagkit.rng import numpy_stream, torch_stream
@@ -180,7 +181,7 @@ def test_a_checkpoint_gives_back_the_network_and_refuses_what_it_is_not(tmp_path
     again, card = supernet.load(tmp_path / "net.safetensors", WIDTHS)
     assert card == (WIDTHS, 16, 5, (1, 4, 9, 16, 25))
     torch.testing.assert_close(again(images, supernet.LARGEST), net(images, supernet.LARGEST), rtol=0.05, atol=0.05)
-    with pytest.raises(NagkitError, match=r"has widths \(8, 8, 8, 12, 12, 16\), expected \(16, 16, 24, 40, 56, 80\)"):
+    with pytest.raises(NagkitError, match=r"has widths \(8, 8, 8, 12, 12, 16\), expected \(8, 8, 12, 20, 28, 40\)"):
         supernet.load(tmp_path / "net.safetensors")
     io.write_arrays(tmp_path / "other.safetensors", {"a": np.zeros(1)}, {"format": "something else"})
     with pytest.raises(NagkitError, match="is no supernet"):
@@ -249,7 +250,7 @@ def test_a_supernet_is_trained_and_adapted_in_one_call_each_and_written_with_its
     monkeypatch.setattr(supernet_train, "meta_images", lambda split: (images[:32], np.arange(32)))
     curve = supernet_train.build(tmp_path / "supernet.safetensors")
     _, card = supernet.load(tmp_path / "supernet.safetensors")
-    assert card.classes == tuple(supernet_train.meta_classes()[0].tolist()) and list(curve.columns) == [
+    assert card.classes == tuple(meta_classes()[0].tolist()) and list(curve.columns) == [
         "epoch", "loss", "smallest", "largest"
     ]  # fmt: skip
     supernet_train.adapt("mnist", tmp_path / "adapted.safetensors")
@@ -258,8 +259,8 @@ def test_a_supernet_is_trained_and_adapted_in_one_call_each_and_written_with_its
 
 
 def test_meta_training_and_meta_validation_share_no_class():
-    training, validation = supernet_train.meta_classes()
-    assert sorted([*training, *validation]) == list(range(200)) and len(validation) == supernet_train.N_HELD
+    training, validation = meta_classes()
+    assert sorted([*training, *validation]) == list(range(200)) and len(validation) == 40
 
 
 def test_one_network_is_fine_tuned_from_the_supernet_that_is_there(tmp_path, monkeypatch):
@@ -366,7 +367,7 @@ def test_the_surrogate_predicts_networks_that_it_never_saw(oracle, tmp_path, mon
     measured._process.cache_clear()
 
     def cost(archs):
-        return 50 + supernet.multiply_accumulates(archs) / 1e6
+        return 50 + supernet.multiply_accumulates(archs) / 3e5
 
     def query(self, archs, dataset, *, split):
         return cost(archs) + 0.1 * numpy_stream(0, "test/noise").standard_normal(len(archs))
