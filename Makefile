@@ -50,6 +50,7 @@ book: $(READY)
 
 test: $(READY)
 	$(BIN)/pytest
+	$(BIN)/pytest -m golden
 	$(BIN)/pytest --nbval-lax --nbval-cell-timeout=300 notebooks
 
 lint: $(READY)

@@ -71,7 +71,7 @@ def sample(space, n, seed, out, dataset, spec, limit, weight, minimise, pairs, r
     data/presets.yaml, chosen on the development sets that the file names.
     """
     from nagkit import objectives, presets
-    from nagkit.predictors.task import CODED
+    from nagkit.predictors.task import CODED, HELD
 
     settings |= {"seed": seed, "progress": sys.stderr.isatty()}
     if spec is None:
@@ -89,7 +89,7 @@ def sample(space, n, seed, out, dataset, spec, limit, weight, minimise, pairs, r
         given = (pool["error"] == "").to_numpy()
         pool[target.name] = np.nan
         pool.loc[given, target.name] = target.fitted.value(objectives.SPACE.from_string(list(pool["arch"][given]))).round(4)
-    if dataset is not None and dataset not in CODED:
+    if dataset is not None and dataset not in (*CODED, HELD):
         click.echo(f"{dataset}: no dataset code; guided with the mean code of the training tasks", err=True)
     if ranked:
         if "predicted" not in pool:

@@ -10,6 +10,7 @@ import yaml
 from tqdm.auto import tqdm
 
 from nagkit import objectives, paths
+from nagkit.benchmarks.measured import Measured
 from nagkit.benchmarks.table import open_benchmark
 from nagkit.data import io
 from nagkit.diffusion import exact, samplers
@@ -44,9 +45,7 @@ def predictor(space: str, dataset: str, *, rule: str = "x0", seed: int = 0) -> t
 
     `seed` is its training seed. Data sets without images are predicted with the mean code of the training tasks.
     """
-    targets = load()[space].get("targets")
-    if targets is None:
-        raise NagkitError(f"no predictor guides draws of {space} (asked for {dataset!r}); draw without --guide")
+    targets = load()[space]["targets"]
     if dataset not in targets:
         raise unknown("data set to guide towards", dataset, targets)
     if rule not in RULES:
@@ -217,8 +216,7 @@ def choose_networks(
     that the predictor ranks highest among `n` draws; three predictor training seeds. The smallest scale within one standard
     error of the best is chosen.
     """
-    home, bench = get_space("mbv3"), open_benchmark("mbv3", "supernet")
-    bench = type(bench)(n_workers=n_workers, progress=progress)
+    home, bench = get_space("mbv3"), Measured(n_workers=n_workers, progress=False)
     settings, rows = load(), []
     for name in PRIORS:
         values: dict = {scale: [] for scale in (0.0, *scales)}

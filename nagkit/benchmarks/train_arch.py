@@ -69,7 +69,7 @@ PRESETS = {
     "mbv3": {
         "paper": Recipe(20, 96, 0.01, 4e-5, {"dropout": 0.2}, augment=("cutout",), clip=5.0),
         "cpu": Recipe(3, 96, 0.01, 4e-5, {"dropout": 0.2}, clip=5.0),
-        "short": Recipe(1, 96, 0.01, 4e-5, {"dropout": 0.2}, clip=5.0, images=10_000),
+        "short": Recipe(1, 96, 0.01, 4e-5, {"dropout": 0.2}, clip=5.0, images=5_000),
     },
 }
 """Recipes by space and name: "paper" as published, "cpu" our own; the book's page on training says how it was chosen.

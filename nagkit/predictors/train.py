@@ -29,7 +29,7 @@ from nagkit.spaces.base import get_space
 
 STEPS = {  # the paper trains its noise-aware predictors for 10,000 and 20,000
     "ranking": {"nb201": 2000, "mbv3": 2000},
-    "noise-aware": {"nb201": 4000, "mbv3": 1500},
+    "noise-aware": {"nb201": 4000, "mbv3": 600},
 }
 CODES = ("real", "shuffled", "mean")
 _SAVE_EVERY = 250

@@ -1,4 +1,4 @@
-"""`pytest tests/golden --regenerate` writes the golden CSVs instead of comparing with them."""
+"""`pytest -m golden --regenerate` writes the golden CSVs instead of comparing with them."""
 
 
 def pytest_addoption(parser):

@@ -1,6 +1,6 @@
 """The quick profile of every exhibit, on the embedded surrogate, gives the committed numbers.
 
-To renew them after a change that is meant: `pytest tests/golden --regenerate` (one exhibit: `-k table2`), then commit the CSVs
+To renew them after a change that is meant: `pytest -m golden --regenerate` (one exhibit: `-k table2`), then commit the CSVs
 with the reason.
 """
 
@@ -12,6 +12,7 @@ from nagkit.errors import NagkitError
 from nagkit.report import exhibits
 from nagkit.studies import (
     ablation,
+    ablation_mbv3,
     calibration,
     diversity,
     exact_guidance,
@@ -22,16 +23,19 @@ from nagkit.studies import (
     searches,
     strength,
     supernet,
+    table1,
     table2,
     table4,
 )
 
 GOLDEN = Path(__file__).parent
 STUDIES = {
+    "table1": (table1.table1, table1.verdict),
     "table2": (table2.table2, table2.verdict),
     "table3": (pools.table3, pools.table3_verdict),
     "figure2": (diversity.figure2, diversity.figure2_verdict),
     "ablation_dataset": (ablation.ablation_dataset, ablation.ablation_verdict),
+    "ablation_mbv3": (ablation_mbv3.ablation_mbv3, ablation_mbv3.verdict),
     "exact_guidance": (exact_guidance.exact_guidance, exact_guidance.verdict),
     "figure3": (searches.figure3, searches.verdict),
     "figure4": (searches.figure4, searches.verdict),
@@ -48,6 +52,8 @@ STUDIES = {
     "table4": (table4.table4, table4.verdict),
     "figure_samplers": (samplers.figure_samplers, samplers.verdict),
 }
+ORACLES = ("surrogate", "ofa-surrogate", "ofa-surrogate, surrogate", "supernet", "supernet-surrogate", "")
+"""Those that need no download; "supernet": committed measurements."""
 
 
 @pytest.fixture(autouse=True)
@@ -56,16 +62,17 @@ def embedded_data_only(tmp_path, monkeypatch):
     monkeypatch.setenv("NAGKIT_CACHE", str(tmp_path / "empty"))
 
 
+@pytest.mark.golden
 @pytest.mark.parametrize("name", STUDIES)
 def test_the_quick_profile_gives_the_committed_numbers(name, request):
     study, verdict = STUDIES[name]
     made, path = study("quick", 0, progress=False), GOLDEN / f"{name}.csv"
     frame = made.exhibit.frame(paper=False)
-    assert made.exhibit.oracle in ("surrogate", "ofa-surrogate", "ofa-surrogate, surrogate", "supernet", "")
+    assert made.exhibit.oracle in ORACLES
     assert "nan" not in verdict(made)
     if request.config.getoption("--regenerate", default=False):
         path.write_text(exhibits.golden(frame))
-    assert exhibits.golden_gap(frame, path) == "", "if this is meant: pytest tests/golden --regenerate"
+    assert exhibits.golden_gap(frame, path) == "", "if this is meant: pytest -m golden --regenerate"
 
 
 @pytest.mark.parametrize("name", STUDIES)

@@ -289,8 +289,8 @@ def test_a_thousand_draws_of_the_exact_prior_are_valid(prior):
 def test_presets_refuse_what_the_space_does_not_have():
     with pytest.raises(NagkitError, match="unknown prior 'exact-unifrom' .did you mean 'exact-uniform'"):
         presets.sample("mbv3", 1, prior_name="exact-unifrom")
-    with pytest.raises(NagkitError, match="no predictor guides draws of mbv3 .asked for 'cifar10'."):
-        presets.sample("mbv3", 1, dataset="cifar10")
+    with pytest.raises(NagkitError, match="unknown data set to guide towards 'darcy'"):
+        presets.sample("mbv3", 1, dataset="darcy")
 
 
 # --- closed-form denoisers

@@ -1,5 +1,7 @@
 """Table 1: what its rows say of given accuracies, and how pools, favourites and images are chosen."""
 
+import copy
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -85,3 +87,32 @@ def test_a_recipe_with_fewer_images_trains_on_that_many():
     assert len(found.curve) == 1
     whole = train_arch.train(nb201.Space(), cell, training, test, recipe._replace(images=None), progress=False)
     assert found.curve["train_loss"][0] != whole.curve["train_loss"][0]
+
+
+@pytest.mark.parametrize(("worth", "chosen"), [(1, 10.0), (-1, 3.0)])
+def test_the_strength_is_the_smallest_that_is_as_good_as_any_on_the_development_classes(monkeypatch, worth, chosen):
+    """Two scales, a bench that likes large or small networks, and a predictor that likes large ones."""
+
+    class Bench:
+        def __init__(self, **_):
+            pass
+
+        def query(self, archs, dataset, *, split):
+            assert (dataset, split) == (task.HELD, "test")
+            return worth * (archs >= 0).sum(axis=1).astype(float)
+
+    class Predictor:
+        def __call__(self, x, sigma):
+            return (x.flatten(1).sum(dim=1) - 20) / 8
+
+        def rank(self, archs):
+            return (archs >= 0).sum(axis=1).astype(float)
+
+    written = {}
+    monkeypatch.setattr(presets, "Measured", Bench)
+    monkeypatch.setattr(presets, "predictor", lambda *_, **__: Predictor())
+    monkeypatch.setattr(presets, "write", written.update)
+    monkeypatch.setattr(presets, "load", lambda loaded=copy.deepcopy(presets.load()): loaded)
+    sweep = presets.choose("mbv3", scales=(3.0, 10.0), n=60, top=60, progress=False)
+    assert list(sweep.columns) == presets.SWEEP and len(sweep) == 2 * 3 * 3
+    assert written["mbv3"]["scale"]["x0"]["exact"] == chosen
