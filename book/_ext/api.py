@@ -1,4 +1,4 @@
-"""Sphinx extension of the API pages: every public name of the package from its docstring, linked to the book's copy of the source.
+"""Sphinx extension of the API pages: every public name from its docstring, linked to the book's copy of the source.
 
 Directive: `api` with a module (`nagkit.guidance`) or a sub-package (`nagkit.spaces`), one section a module.
 """

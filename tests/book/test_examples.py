@@ -168,6 +168,18 @@ def test_the_new_benchmark_answers_nagkit_query_and_its_oracle_travels(measured,
     assert "my-gpu: 20 measured networks of nb201" in err
 
 
+def test_the_slurm_job_script_of_the_page_is_the_one_that_is_made():
+    pytest.importorskip("dask_jobqueue", reason="dask-jobqueue is not installed: pip install 'nagkit[cluster]'")
+    from slurm import workers
+
+    with workers(scheduler_options={"host": "127.0.0.1", "dashboard_address": ":0"}) as cluster:
+        assert cluster.workers == {}  # nothing was submitted
+        script = cluster.job_script().replace(sys.executable, "python")
+        assert cluster.scheduler_address in script
+        script = script.replace(cluster.scheduler_address, "tcp://host:8786")
+    assert script == (BOOK / "examples" / "slurm_job.sh").read_text("utf-8")
+
+
 PROGRAMS = {"new_space": "100 of 100 draws are valid", "new_predictor": "ridge without pooling"}
 
 
