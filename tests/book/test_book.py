@@ -53,7 +53,7 @@ def test_every_notebook_has_a_page_that_shows_its_results():
 
 def test_every_result_in_the_map_has_a_page():
     for item in EXHIBITS:
-        assert ("results" in item) == ("page" in item)
+        assert ("results" in item or item["status"] == "drawn") == ("page" in item)
         assert "page" not in item or (BOOK / f"{item['page']}.md").is_file()
 
 
