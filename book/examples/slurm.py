@@ -1,4 +1,4 @@
-"""Notebooks on a Slurm cluster: `python book/examples/slurm.py 20 figure3 figure4` runs both on 20 jobs of one core each."""
+"""Notebooks on a Slurm cluster: `slurm.py 20 figure3` runs one on 20 jobs of a core each."""
 
 import subprocess
 import sys
@@ -8,7 +8,7 @@ from dask_jobqueue import SLURMCluster
 
 
 def workers(**options) -> SLURMCluster:
-    """A scheduler in this process, and the recipe of its workers; none is started yet. `options` go to `SLURMCluster`."""
+    """A scheduler in this process, and the recipe of its workers; none is started yet."""
     return SLURMCluster(
         job_name="nagkit",
         cores=1,
@@ -27,5 +27,6 @@ if __name__ == "__main__":
         print(cluster.job_script())
         cluster.scale(jobs=int(n_jobs))
         for name in notebooks:
-            run = [sys.executable, "-m", "papermill", f"notebooks/{name}.ipynb", f"_build/cluster/{name}.ipynb"]
-            subprocess.run([*run, "-p", "profile", "paper", "-p", "scheduler", cluster.scheduler_address], check=True)
+            papermill = [sys.executable, "-m", "papermill", f"notebooks/{name}.ipynb"]
+            settings = ["-p", "profile", "paper", "-p", "scheduler", cluster.scheduler_address]
+            subprocess.run([*papermill, f"_build/cluster/{name}.ipynb", *settings], check=True)

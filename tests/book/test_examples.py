@@ -180,7 +180,7 @@ def test_the_slurm_job_script_of_the_page_is_the_one_that_is_made():
     assert script == (BOOK / "examples" / "slurm_job.sh").read_text("utf-8")
 
 
-PROGRAMS = {"new_space": "100 of 100 draws are valid", "new_predictor": "ridge without pooling"}
+PROGRAMS = {"new_space": "100 of 100 draws are valid", "new_predictor": "ridge, rule"}
 
 
 @pytest.mark.parametrize(("name", "said"), PROGRAMS.items())
