@@ -51,6 +51,11 @@ def _skip(app: Sphinx, what: str, name: str, member: object, skip: bool, options
     return True if (getattr(member, "__doc__", None) or "").startswith("Alias for field number") else None
 
 
+def _without_arguments(app: Sphinx, what: str, name: str, member: object, *_: object) -> tuple[str, None] | None:
+    """A protocol is not called, so its inherited `(*args, **kwargs)` says nothing."""
+    return ("", None) if what == "class" and getattr(member, "_is_protocol", False) else None
+
+
 def _link_to_source(app: Sphinx, doctree: nodes.document) -> None:
     for signature in doctree.findall(addnodes.desc_signature):
         place = locate(Path(app.srcdir).parent, f"{signature['module']}.{signature['fullname']}")
@@ -66,6 +71,7 @@ def setup(app: Sphinx) -> dict:
     app.setup_extension("sphinx.ext.autosummary")
     app.add_directive("api", Api)
     app.connect("autodoc-process-docstring", _mark)
+    app.connect("autodoc-process-signature", _without_arguments)
     app.connect("autodoc-skip-member", _skip)
     app.connect("doctree-read", _link_to_source)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
