@@ -1,12 +1,16 @@
-"""Sphinx extension of this book's own pages: the map of exhibits, verdicts, the list of upstream files, drawings of cells.
+"""Sphinx extension of this book's own pages: the map of exhibits, verdicts, upstream files, drawings of cells, parallel runs.
 
-Directives: `exhibit-map`, `verdict`, `data-registry`, `cells`.
+Directives: `exhibit-map`, `verdict`, `data-registry`, `cells`, `parallel`.
 """
 
 import json
+import re
+from collections.abc import Iterator
 from html import escape
 from io import StringIO
+from pathlib import Path
 
+import click
 import yaml
 from docutils import nodes
 from sphinx.application import Sphinx
@@ -111,10 +115,41 @@ class DataRegistry(BookDirective):
         return made
 
 
+class Parallel(BookDirective):
+    """What can be spread over workers: notebooks and commands that take a scheduler, and how they are told."""
+
+    def run(self) -> list[nodes.Node]:
+        from nagkit.cli import cli
+
+        folder = self.book.parent / "notebooks"
+        found = [self.watch(path).stem for path in sorted(folder.glob("*.ipynb")) if "scheduler" in parameters(path)]
+        rows: list[Line] = [[code(name), code("-p n_workers 8"), code("-p scheduler tcp://host:8786")] for name in found]
+        takers = [name for name, options in commands(cli) if "scheduler" in options]
+        rows += [[code(name), code("--n-workers 8"), code("--scheduler tcp://host:8786")] for name in takers]
+        return [scroll(table(["notebook or command", "several cores", "any scheduler"], rows, classes=["map"]))]
+
+
+def parameters(notebook: Path) -> set[str]:
+    """Names that papermill can set in a notebook: those assigned in its cell tagged "parameters"."""
+    cells = json.loads(notebook.read_text("utf-8"))["cells"]
+    tagged = ["".join(cell["source"]) for cell in cells if "parameters" in cell["metadata"].get("tags", [])]
+    return set(re.findall(r"^(\w+) =", "\n".join(tagged), re.MULTILINE))
+
+
+def commands(group: click.Group, prefix: str = "nagkit") -> Iterator[tuple[str, set[str]]]:
+    """Every command in full (`nagkit fit search`), and the names of its parameters."""
+    for name, command in sorted(group.commands.items()):
+        if isinstance(command, click.Group):
+            yield from commands(command, f"{prefix} {name}")
+        else:
+            yield f"{prefix} {name}", {parameter.name for parameter in command.params}
+
+
 def setup(app: Sphinx) -> dict:
     """Register the directives (Sphinx calls this)."""
     app.add_directive("exhibit-map", ExhibitMap)
     app.add_directive("verdict", Verdict)
     app.add_directive("data-registry", DataRegistry)
     app.add_directive("cells", Cells)
+    app.add_directive("parallel", Parallel)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -16,14 +16,20 @@ class SearchSpace(Protocol):
 
     An architecture is one row of small integers, `int8` of shape `(n_slots,)`; batches have shape `(B, n_slots)`.
     Diffusion works on the centred one-hot code, float32 of shape `(B, n_nodes, n_ops)` with entries in {-1, 1}; the row of an
-    absent node is all -1. A space that is small enough to list also has `all()` and `code(archs)`, the row of each in `all()`.
+    absent node is all -1. A space that is small enough to list also has `all()` and `code(archs)`, the row of each in `all()`;
+    one with `stages` has `depth_weights(law)`, and local search needs `neighbours(arch)`, those one change away.
     """
 
     name: str
+    """What `get_space` and the command line call it."""
     n_slots: int
+    """Integers in a row."""
     n_nodes: int
+    """Rows of a code: nodes of the computation graph."""
     n_ops: int
+    """Columns of a code: what a node may carry."""
     size: int
+    """Architectures in the space."""
     stages: tuple[int, int] | None
     """Stages and slots in each, where a stage fills only as many as it is deep (MBv3); None where no node is ever absent."""
     laws: tuple[str, ...]

@@ -4,6 +4,7 @@ import importlib.util
 import re
 import tomllib
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 import yaml
@@ -53,8 +54,14 @@ def test_every_notebook_has_a_page_that_shows_its_results():
 
 def test_every_result_in_the_map_has_a_page():
     for item in EXHIBITS:
-        assert ("results" in item) == ("page" in item)
+        assert ("results" in item or item["status"] == "drawn") == ("page" in item)
         assert "page" not in item or (BOOK / f"{item['page']}.md").is_file()
+
+
+def test_the_overview_is_well_formed_and_has_a_text_alternative():
+    figure = ElementTree.parse(BOOK / "_static" / "overview.svg").getroot()
+    parts = {part.get("id"): part.text for part in figure.iter() if part.get("id")}
+    assert all(len(parts[name]) > 20 for name in figure.get("aria-labelledby").split())
 
 
 def test_the_map_lists_every_exhibit_of_the_paper():

@@ -55,6 +55,8 @@ Title
 
 .. your-run::
 
+.. parallel::
+
 .. cells::
 
    |nor_conv_3x3~0|+|none~0|skip_connect~1|+|none~0|none~1|avg_pool_3x3~2|
@@ -215,6 +217,18 @@ def test_without_results_every_place_says_how_to_make_them(bare_page):
 
 def test_cells_are_drawn_with_a_text_alternative(page):
     assert "<svg" in page and 'aria-label="Cells as graphs: |nor_conv_3x3~0|' in page
+
+
+def test_what_takes_a_scheduler_is_found_in_notebooks_and_commands(tmp_path):
+    lines = ['profile = "quick"\n', 'scheduler = ""  # an address']
+    for name, source in (("with", lines), ("without", lines[:1])):
+        cells = [{"metadata": {"tags": ["parameters"]}, "source": source}, {"metadata": {}, "source": ["scheduler = 1"]}]
+        (tmp_path / "notebooks").mkdir(exist_ok=True)
+        (tmp_path / "notebooks" / f"{name}.ipynb").write_text(json.dumps({"cells": cells}))
+    page = build(tmp_path, recorded=False, quick=False)
+    rows = re.sub(r"<[^>]+>", "", page)
+    assert "with" in rows and "without" not in rows
+    assert "nagkit fit search" in rows and "nagkit query" not in rows
 
 
 @pytest.mark.parametrize(
