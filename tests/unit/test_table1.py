@@ -108,11 +108,11 @@ def test_the_strength_is_the_smallest_that_is_as_good_as_any_on_the_development_
         def rank(self, archs):
             return (archs >= 0).sum(axis=1).astype(float)
 
-    written = {}
+    written, settings = {}, copy.deepcopy(presets.load())
     monkeypatch.setattr(presets, "Measured", Bench)
     monkeypatch.setattr(presets, "predictor", lambda *_, **__: Predictor())
     monkeypatch.setattr(presets, "write", written.update)
-    monkeypatch.setattr(presets, "load", lambda loaded=copy.deepcopy(presets.load()): loaded)
+    monkeypatch.setattr(presets, "load", lambda: settings)
     sweep = presets.choose("mbv3", scales=(3.0, 10.0), n=60, top=60, progress=False)
     assert list(sweep.columns) == presets.SWEEP and len(sweep) == 2 * 3 * 3
     assert written["mbv3"]["scale"]["x0"]["exact"] == chosen
