@@ -26,14 +26,17 @@ from nagkit.report.sphinx import (
 
 ORDER = (claims.REPRODUCED, claims.PARTLY, claims.FAILED, claims.UNTESTED, claims.UNRECORDED)
 UNKNOWN = "values unknown to us"
+UNITS = ("%", "×", "s", "GPU h", "GPU min")
 
 
 def with_unit(entry: pd.Series) -> str:
-    """A number with its unit and interval: "93.81 % [93.29, 94.34]"; "no value" for a missing one."""
+    """A number with its unit and interval: "93.81 % [93.29, 94.34]"; a difference as "+0.88 points"; "no value" for none."""
     if pd.isna(entry.value):
         return "no value"
     value, spread = spell(entry)
-    unit = entry.unit if entry.unit in ("%", "×") else ""
+    unit = entry.unit if entry.unit in UNITS else ""
+    if unit == "%" and ("difference" in entry.metric or "minus" in entry.metric):
+        value, unit = f"{entry.value:+.2f}", "points"
     return " ".join(filter(None, (value, unit, spread)))
 
 
@@ -129,7 +132,10 @@ class ClaimRules(BookDirective):
 
 
 class Result(SphinxRole):
-    """One recorded number in prose: `` {result}`EXHIBIT | METRIC | ROW | COLUMN` ``; a fifth field names another origin."""
+    """One recorded number in prose: `` {result}`EXHIBIT | METRIC | ROW | COLUMN` ``.
+
+    A fifth field `paper` takes the paper's number, from `data/paper.yaml`.
+    """
 
     def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
         fields = [field.strip() for field in self.text.split("|")]
@@ -138,14 +144,14 @@ class Result(SphinxRole):
         name, metric, row, column = fields[:4]
         path = Path(self.env.srcdir) / "results" / f"{name}.csv"
         self.env.note_dependency(str(path))
-        results = read_results(path)
-        if results is None:
-            return [nodes.emphasis("", f"({claims.UNRECORDED})")], []
         try:
+            results = paper_rows(name) if fields[4:] == ["paper"] else read_results(path)
+            if results is None:
+                return [nodes.emphasis("", f"({claims.UNRECORDED})")], []
             found = claims.select(results, {"metric": metric, "row": row, "column": column}, *fields[4:])
         except NagkitError as error:
-            return self.refuse(f"{name}.csv: {error}")
-        return [nodes.inline("", with_unit(found.iloc[0]), classes=["number-in-prose"])], []
+            return self.refuse(f"result {name}: {error}")
+        return [nodes.inline("", with_unit(found.iloc[0]), classes=["number"])], []
 
     def refuse(self, text: str) -> tuple[list[nodes.Node], list[nodes.system_message]]:
         message = self.inliner.reporter.error(text, line=self.lineno)
