@@ -1,7 +1,7 @@
 """What recorded numbers say about a claim of the paper: selectors, rules and verdicts, as `book/exhibits.yaml` writes them.
 
-A selector is a mapping with `metric`, `row` and `column` (each a name or a list of names) and picks rows of a tidy table. A check
-is a selector with a `rule` and, where the rule compares, the selector `paper` or the row `other`. A verdict counts checks.
+A selector is a mapping with `metric`, `row` and `column` (each a name or a list of names) and picks rows of a tidy table. A
+check is a selector with a `rule` and, where the rule compares, the selector `paper` or the row `other`. A verdict sums them up.
 """
 
 from collections.abc import Mapping, Sequence

@@ -4,7 +4,6 @@ Directives: `claims`, `claim-rules`, `front-figure`, `durations`. Role: `result`
 `book/results/` and, for numbers of the paper that stand in no results, `data/paper.yaml` (selectors with `known`).
 """
 
-from collections import Counter
 from html import escape
 from io import StringIO
 from pathlib import Path
@@ -19,10 +18,9 @@ from sphinx.util.docutils import SphinxRole
 
 from nagkit.errors import NagkitError
 from nagkit.report import claims, plots_front
+from nagkit.report import sphinx as book
 from nagkit.report.exhibits import paper_rows
-from nagkit.report.sphinx import (
-    RECORDED, BookDirective, Line, counts, facts, label, note, number, read_provenance, read_results, scroll, small, spell, table,
-)  # fmt: skip
+from nagkit.report.sphinx import RECORDED, BookDirective, Line, counts, label, small
 
 ORDER = (claims.REPRODUCED, claims.PARTLY, claims.FAILED, claims.UNTESTED, claims.UNRECORDED)
 UNKNOWN = "values unknown to us"
@@ -33,11 +31,16 @@ def with_unit(entry: pd.Series) -> str:
     """A number with its unit and interval: "93.81 % [93.29, 94.34]"; a difference as "+0.88 points"; "no value" for none."""
     if pd.isna(entry.value):
         return "no value"
-    value, spread = spell(entry)
+    value, spread = book.spell(entry)
     unit = entry.unit if entry.unit in UNITS else ""
     if unit == "%" and ("difference" in entry.metric or "minus" in entry.metric):
         value, unit = f"{entry.value:+.2f}", "points"
-    return " ".join(filter(None, (value, unit, spread)))
+    return " ".join(filter(None, (value + unit if unit == "×" else f"{value} {unit}".strip(), spread)))
+
+
+def kind(word: str) -> str:
+    """The style class of a verdict."""
+    return f"claim-{word.replace(' ', '-')}"
 
 
 class Claims(BookDirective):
@@ -45,7 +48,7 @@ class Claims(BookDirective):
 
     def run(self) -> list[nodes.Node]:
         entries = yaml.safe_load(self.watch(self.book / "exhibits.yaml").read_text("utf-8"))
-        rows, kinds, found = [], [], Counter()
+        rows, kinds, found = [], [], {word: [] for word in ORDER}
         for entry in entries:
             if "claim" not in entry:
                 continue
@@ -54,18 +57,28 @@ class Claims(BookDirective):
             except NagkitError as error:
                 raise self.error(f"exhibits.yaml, {entry['paper']}: {error}") from error
             rows.append(line)
-            kinds.append(f"claim-{word.replace(' ', '-')}")
-            found[word] += 1
-        said = ", ".join(f"{found[word]} {word}" for word in ORDER if found[word])
-        summary = nodes.paragraph("", "", nodes.strong("", f"Of {len(rows)} claims and exhibits: {said}."))
-        header: Line = ["claim", "paper", "ours [95 %]", "verdict", "oracle"]
-        return [summary, scroll(table(header, rows, classes=["claims"], row_classes=kinds))]
+            kinds.append(kind(word))
+            found[word].append(entry)
+        header: Line = ["claim", "verdict", "paper", "ours [95 %]", "oracle"]
+        return [self.summary(found), book.scroll(book.table(header, rows, classes=["claims"], row_classes=kinds))]
+
+    def summary(self, found: dict[str, list[dict]]) -> nodes.Node:
+        """The exhibits under each verdict, in one line each."""
+        items = []
+        for word, entries in found.items():
+            names = [node for entry in entries for node in (nodes.Text(", "), self.link(entry))][1:]
+            pill = nodes.inline("", f"{len(entries)} {word}", classes=["verdict"])
+            paragraph = nodes.paragraph("", "", pill, nodes.Text(" "), *names)
+            items += [nodes.list_item("", paragraph, classes=[kind(word)])] if entries else []
+        return nodes.bullet_list("", *items, classes=["claims-summary"])
+
+    def link(self, entry: dict) -> nodes.Node:
+        if "page" not in entry:
+            return nodes.Text(entry["paper"])
+        target = self.env.app.builder.get_relative_uri(self.env.docname, entry["page"])
+        return nodes.reference("", entry["paper"], refuri=target, internal=True)
 
     def line(self, entry: dict) -> tuple[Line, str]:
-        name: nodes.Node = nodes.Text(entry["paper"])
-        if "page" in entry:
-            target = self.env.app.builder.get_relative_uri(self.env.docname, entry["page"])
-            name = nodes.reference("", entry["paper"], refuri=target, internal=True)
         tables = self.tables(entry)
         checks = [{"results": entry.get("results"), **check} for check in entry.get("checks", ())]
         outcomes = [] if tables is None else [claims.run(check, tables) for check in checks]
@@ -79,10 +92,9 @@ class Claims(BookDirective):
             why = f"{entry['counted']}: {'; '.join(claims.reason(*pair) for pair in pairs)}"
         remarks = [why, entry.get("remark", ""), *self.unrecorded(entry, tables)]
         verdict = [nodes.inline("", word, classes=["verdict"]), *(small(text) for text in remarks if text)]
-        claim = [nodes.strong("", "", name), nodes.Text(f" {entry['claim']}")]
-        theirs = self.numbers(entry, "paper_value", tables)
-        ours = self.numbers(entry, "ours_value", tables)
-        return [claim, theirs, ours, verdict, entry["oracle"]], word
+        claim = [nodes.strong("", "", self.link(entry)), nodes.Text(f" {entry['claim']}")]
+        theirs, ours = (self.numbers(entry, key, tables) for key in ("paper_value", "ours_value"))
+        return [claim, verdict, theirs, ours, entry["oracle"]], word
 
     def tables(self, entry: dict) -> dict[str, pd.DataFrame] | None:
         """The results that an entry draws on, by name; None while one of them is missing."""
@@ -105,14 +117,11 @@ class Claims(BookDirective):
             else:
                 source = tables[selector.get("results", entry.get("results"))]
             found = claims.select(source, selector, selector.get("origin", "paper" if paper else "ours"))
-            many = found.column.nunique() > 1 or "every" in selector
-            lines = []
-            for _, result in found.iterrows():
-                words = (label(result.column) if many else "", with_unit(result))
-                lines.append(nodes.inline("", " ".join(filter(None, words)), classes=["number"]))
-            titles = [small(selector["name"])] if "name" in selector else []
-            n = [] if paper or found.n.isna().all() else [small(counts(found))]
-            made += [*titles, *lines, *n]
+            many = found.column.nunique() > 1
+            shown = [" ".join(filter(None, (label(result.column) * many, with_unit(result)))) for _, result in found.iterrows()]
+            shown[-1] += "" if paper or found.n.isna().all() else f" ({counts(found)})"
+            made += [small(selector["name"])] if "name" in selector else []
+            made += [nodes.inline("", text, classes=["number"]) for text in shown]
         if paper:
             empty = entry.get("paper_says", UNKNOWN if key not in entry else "–")
         else:
@@ -145,7 +154,7 @@ class Result(SphinxRole):
         path = Path(self.env.srcdir) / "results" / f"{name}.csv"
         self.env.note_dependency(str(path))
         try:
-            results = paper_rows(name) if fields[4:] == ["paper"] else read_results(path)
+            results = paper_rows(name) if fields[4:] == ["paper"] else book.read_results(path)
             if results is None:
                 return [nodes.emphasis("", f"({claims.UNRECORDED})")], []
             found = claims.select(results, {"metric": metric, "row": row, "column": column}, *fields[4:])
@@ -174,14 +183,15 @@ class FrontFigure(BookDirective):
         exhibit, draw = plots_front.FIGURES[name]
         results, provenance = self.recorded(exhibit)
         if results is None:
-            return [note(f"Figure {letter} needs the recorded run of {exhibit}, which has not been made yet.")]
+            return [book.note(f"Figure {letter} needs the recorded run of {exhibit}, which has not been made yet.")]
         drawing = StringIO()
         with rc_context({"svg.hashsalt": name}):
             draw(results).savefig(drawing, format="svg", metadata={"Date": None})
         svg = drawing.getvalue()
-        html = f'<div class="front-figure" role="img" aria-label="{escape(self.options["alt"])}">{svg[svg.index("<svg") :]}</div>'
+        alt = escape(self.options["alt"])
+        html = f'<div class="front-figure" role="img" aria-label="{alt}">{svg[svg.index("<svg") :]}</div>'
         figure = nodes.figure("", nodes.raw("", html, format="html"), classes=["exhibit-figure"])
-        known = facts(results[results.origin == "ours"], (provenance or {}).get("profile", "unknown"))
+        known = book.facts(results[results.origin == "ours"], (provenance or {}).get("profile", "unknown"))
         text, messages = self.parse_inline(f"**Figure {letter}.** {' '.join(self.content)} Ours: {known}.")
         figure += nodes.caption("", "", *text)
         return [figure, self.download(f"/results/{exhibit}.csv", f"{exhibit}.csv: the numbers as a file"), *messages]
@@ -196,12 +206,13 @@ class Durations(BookDirective):
         rows: list[Line] = []
         total = 0.0
         for name in names:
-            recorded, quick = (read_provenance(self.watch(folder / f"{name}.provenance.json")) for folder in folders)
+            recorded, quick = (book.read_provenance(self.watch(folder / f"{name}.provenance.json")) for folder in folders)
             total += (recorded or {}).get("seconds", 0.0)
-            rows.append([name, duration(recorded, claims.UNRECORDED), earlier(recorded), memory(recorded), duration(quick, "not run here")])
+            ran = duration(recorded, claims.UNRECORDED), earlier(recorded), memory(recorded)
+            rows.append([name, *ran, duration(quick, "not run here")])
         header: Line = ["notebook", "recorded run", "jobs kept from earlier runs", "peak memory", "quick run, this machine"]
-        text = f"The last recorded runs together: {number(total / 3600, 'h')} hours, without what they kept from earlier ones."
-        return [nodes.paragraph("", text), scroll(table(header, rows, classes=["exhibit"]))]
+        text = f"Recorded runs together: {book.number(total / 3600, 'h')} hours, without what was kept from earlier ones."
+        return [nodes.paragraph("", text), book.scroll(book.table(header, rows, classes=["exhibit"]))]
 
 
 def duration(record: dict | None, missing: str) -> str:
