@@ -59,7 +59,7 @@ class Claims(BookDirective):
             rows.append(line)
             kinds.append(kind(word))
             found[word].append(entry)
-        header: Line = ["claim", "verdict", "paper", "ours [95 %]", "oracle"]
+        header: Line = ["claim, and oracle", "verdict", "paper", "ours [95 %]"]
         return [self.summary(found), book.scroll(book.table(header, rows, classes=["claims"], row_classes=kinds))]
 
     def summary(self, found: dict[str, list[dict]]) -> nodes.Node:
@@ -92,9 +92,9 @@ class Claims(BookDirective):
             why = f"{entry['counted']}: {'; '.join(claims.reason(*pair) for pair in pairs)}"
         remarks = [why, entry.get("remark", ""), *self.unrecorded(entry, tables)]
         verdict = [nodes.inline("", word, classes=["verdict"]), *(small(text) for text in remarks if text)]
-        claim = [nodes.strong("", "", self.link(entry)), nodes.Text(f" {entry['claim']}")]
+        claim = [nodes.strong("", "", self.link(entry)), nodes.Text(f" {entry['claim']}"), small(f"Oracle: {entry['oracle']}.")]
         theirs, ours = (self.numbers(entry, key, tables) for key in ("paper_value", "ours_value"))
-        return [claim, verdict, theirs, ours, entry["oracle"]], word
+        return [claim, verdict, theirs, ours], word
 
     def tables(self, entry: dict) -> dict[str, pd.DataFrame] | None:
         """The results that an entry draws on, by name; None while one of them is missing."""
@@ -119,8 +119,9 @@ class Claims(BookDirective):
             found = claims.select(source, selector, selector.get("origin", "paper" if paper else "ours"))
             many = found.column.nunique() > 1
             shown = [" ".join(filter(None, (label(result.column) * many, with_unit(result)))) for _, result in found.iterrows()]
-            shown[-1] += "" if paper or found.n.isna().all() else f" ({counts(found)})"
-            made += [small(selector["name"])] if "name" in selector else []
+            n = "" if paper or found.n.isna().all() else counts(found)
+            title = ", ".join(filter(None, (selector.get("name", ""), n)))
+            made += [small(title)] if title else []
             made += [nodes.inline("", text, classes=["number"]) for text in shown]
         if paper:
             empty = entry.get("paper_says", UNKNOWN if key not in entry else "–")

@@ -70,7 +70,7 @@ def pools(frame: pd.DataFrame) -> Figure:
             paper = _one(frame, "accuracy", "DiffusionNAG", f"{dataset} mean", "paper").value
             ax.axvline(paper, color="#111111", lw=1.2, ls="--")
             ax.text(1.02, len(names) - 0.3, "distinct\ncells", transform=ax.get_yaxis_transform(), fontsize=8, color="#444444")
-            ax.set_title(f"{NAMES[dataset]}, dashed: the paper's {paper:.2f} %", fontsize=10)
+            ax.set_title(f"{NAMES[dataset]}; dashed: paper, {paper:.2f} %", fontsize=10, loc="left")
         axes[-1].set_xlabel("mean test accuracy of a pool of 1,000 (%)")
     return closed(figure)
 
