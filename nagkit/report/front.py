@@ -181,7 +181,7 @@ class FrontFigure(BookDirective):
             raise self.error(f"no front figure {name!r}; there are: {', '.join(plots_front.FIGURES)}")
         letter = "ABC"[self.env.temp_data.setdefault("nagkit-front-figures", 0)]
         self.env.temp_data["nagkit-front-figures"] += 1
-        exhibit, draw = plots_front.FIGURES[name]
+        exhibit, shown, draw = plots_front.FIGURES[name]
         results, provenance = self.recorded(exhibit)
         if results is None:
             return [book.note(f"Figure {letter} needs the recorded run of {exhibit}, which has not been made yet.")]
@@ -192,7 +192,8 @@ class FrontFigure(BookDirective):
         alt = escape(self.options["alt"])
         html = f'<div class="front-figure" role="img" aria-label="{alt}">{svg[svg.index("<svg") :]}</div>'
         figure = nodes.figure("", nodes.raw("", html, format="html"), classes=["exhibit-figure"])
-        known = book.facts(results[results.origin == "ours"], (provenance or {}).get("profile", "unknown"))
+        ours = results[(results.origin == "ours") & results.metric.str.fullmatch(shown)]
+        known = book.facts(ours, (provenance or {}).get("profile", "unknown"))
         text, messages = self.parse_inline(f"**Figure {letter}.** {' '.join(self.content)} Ours: {known}.")
         figure += nodes.caption("", "", *text)
         return [figure, self.download(f"/results/{exhibit}.csv", f"{exhibit}.csv: the numbers as a file"), *messages]
@@ -212,7 +213,7 @@ class Durations(BookDirective):
             ran = duration(recorded, claims.UNRECORDED), earlier(recorded), memory(recorded)
             rows.append([name, *ran, duration(quick, "not run here")])
         header: Line = ["notebook", "recorded run", "jobs kept from earlier runs", "peak memory", "quick run, this machine"]
-        text = f"Recorded runs together: {book.number(total / 3600, 'h')} hours, without what was kept from earlier ones."
+        text = f"Recorded runs together: {book.number(total / 3600, 'h')} hours at least."
         return [nodes.paragraph("", text), book.scroll(book.table(header, rows, classes=["exhibit"]))]
 
 

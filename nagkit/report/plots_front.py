@@ -144,9 +144,9 @@ def search(frame: pd.DataFrame) -> Figure:
     return closed(figure)
 
 
-FIGURES: dict[str, tuple[str, Callable[[pd.DataFrame], Figure]]] = {
-    "pools": ("table3", pools),
-    "trained": ("table2", trained),
-    "search": ("figure3", search),
+FIGURES: dict[str, tuple[str, str, Callable[[pd.DataFrame], Figure]]] = {
+    "pools": ("table3", "accuracy|distinct cells", pools),
+    "trained": ("table2", "trained until the optimum|cifar100? regret", trained),
+    "search": ("figure3", "methods, .* difference", search),
 }
-"""Name of a figure: the results it is drawn from, and the function that draws it."""
+"""Name of a figure: the results it is drawn from, a pattern of the metrics it shows, and the function that draws it."""

@@ -224,7 +224,7 @@ def test_differences_are_points_with_a_sign():
 
 @pytest.mark.parametrize("name", plots_front.FIGURES)
 def test_a_front_figure_is_drawn_from_its_recorded_table(name):
-    exhibit, draw = plots_front.FIGURES[name]
+    exhibit, _, draw = plots_front.FIGURES[name]
     figure = draw(read_results(RESULTS / f"{exhibit}.csv"))
     texts = {text.get_text() for ax in figure.axes for text in ax.get_yticklabels()}
     assert texts & {"Ours, trained prior", "BONAS"}
