@@ -47,7 +47,7 @@ def _listed(selector: Mapping, key: str) -> list[str]:
 
 
 def outcome(rule: str, entry: pd.Series, against: pd.Series | None = None) -> str:
-    """"holds", "open" or "contrary": what one number, with the interval `lo` to `hi`, says by a rule of `RULES`.
+    """What one number, with the interval `lo` to `hi`, says by a rule of `RULES`: "holds", "open" or "contrary".
 
     A number that is missing, or that has no interval where the rule needs one, leaves the question open.
     """
@@ -82,7 +82,7 @@ def run(check: Mapping, tables: Mapping[str, pd.DataFrame]) -> list[str]:
 
 
 def grade(outcomes: Sequence[str], *, jointly: bool = False) -> str:
-    """"reproduced" if every outcome holds; "partly" if some do and no more are contrary; else "not reproduced".
+    """A check's verdict: "reproduced" if every outcome holds, "partly" if some do and no more are contrary.
 
     `jointly` is for a claim that stands or falls as a whole.
     """

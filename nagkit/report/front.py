@@ -142,7 +142,7 @@ class ClaimRules(BookDirective):
 
 
 class Result(SphinxRole):
-    """One recorded number in prose: `` {result}`EXHIBIT | METRIC | ROW | COLUMN` ``.
+    """One recorded number in prose; the role's text has the fields exhibit, metric, row and column, with bars between them.
 
     A fifth field `paper` takes the paper's number, from `data/paper.yaml`.
     """
@@ -218,7 +218,7 @@ class Durations(BookDirective):
 
 
 def duration(record: dict | None, missing: str) -> str:
-    """"3.4 min" from a provenance record, "42 s" below two minutes."""
+    """The duration in a provenance record, such as "3.4 min"; "42 s" below two minutes."""
     if record is None or "seconds" not in record:
         return missing
     seconds = record["seconds"]
