@@ -22,12 +22,14 @@ HEADING = "## Verdict"
 
 
 class ExhibitMap(BookDirective):
-    """Every exhibit of the paper from `book/exhibits.yaml`, its status read off the results files."""
+    """The entries of `book/exhibits.yaml` that examine no claim of the paper, their status read off the results files."""
 
     def run(self) -> list[nodes.Node]:
         exhibits = yaml.safe_load(self.watch(self.book / "exhibits.yaml").read_text("utf-8"))
         rows, kinds = [], []
         for item in exhibits:
+            if "claim" in item:
+                continue
             status = self.status(item)
             name: Cell = item["paper"]
             if "page" in item:
