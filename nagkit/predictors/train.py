@@ -28,12 +28,13 @@ from nagkit.spaces import nb201
 from nagkit.spaces.base import get_space
 
 STEPS = {  # the paper trains its noise-aware predictors for 10,000 and 20,000
-    "ranking": {"nb201": 2000, "mbv3": 2000},
+    "ranking": {"nb201": 2000, "mbv3": 150},
     "noise-aware": {"nb201": 4000, "mbv3": 600},
 }
 CODES = ("real", "shuffled", "mean")
 _SAVE_EVERY = 250
 _PULL = 0.1  # weight of the hand rule on cells drawn from the space
+_TASKS, _DECAY = 64, 20.0  # tasks of a step, and weight decay, for MBv3; chosen with its steps on the validation tasks
 
 
 class Triplets(Protocol):
@@ -126,6 +127,9 @@ class _Batches:
         accuracy = torch.as_tensor(triplets.accuracy, dtype=torch.float32)
         self.target = ((accuracy - accuracy.mean()) / accuracy.std())[rows]
         self.classes = torch.from_numpy(triplets.classes[triplets.task[rows]])  # (N, 20)
+        _, counts = np.unique(triplets.task[rows], return_counts=True)
+        order = torch.from_numpy(np.argsort(triplets.task[rows], kind="stable"))
+        self.by_task = order.view(len(counts), -1) if (counts == counts[0]).all() else None  # (tasks, triplets of each)
         self.n_classes = 1 + int(triplets.classes.max())
         described = triplets.classes
         if code == "shuffled":
@@ -139,6 +143,14 @@ class _Batches:
     def draw(self, size: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         """Codes `(size, nodes, ops)`, class features `(size, 20, d)`, class ids `(size, 20)` and targets `(size,)`."""
         rows = torch.randint(len(self.archs), (size,))
+        return self._at(rows)
+
+    def draw_tasks(self, n: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The same of all triplets of `n` different tasks (or all there are), each of which has as many, task by task."""
+        tasks = torch.randperm(len(self.by_task))[:n]
+        return self._at(self.by_task[tasks].flatten())
+
+    def _at(self, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         return self.archs[rows], self.features[self.described[rows] - self.first], self.classes[rows], self.target[rows]
 
 
@@ -154,7 +166,7 @@ def _optimiser(kind: str, model: nn.Module, effects: nn.ParameterDict, steps: in
         groups = [{"params": model.parameters(), "base": 1e-3, "weight_decay": 0.0}]
         return torch.optim.AdamW(groups, lr=1e-3), lambda step: min(1.0, (step + 1) / 1000)
     groups = [
-        {"params": model.parameters(), "base": 3e-3, "weight_decay": 0.01},
+        {"params": model.parameters(), "base": 3e-3, "weight_decay": _DECAY if isinstance(model, LayerSum) else 0.01},
         {"params": effects.parameters(), "base": 9e-3, "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(groups, lr=3e-3), lambda step: 0.5 * (1 + np.cos(np.pi * step / steps))
@@ -189,13 +201,16 @@ def _cell_ranking_loss(model: CellPropagation, effects: torch.Tensor, batch: _Ba
 
 
 def _ranking_loss(model: LayerSum, effects: torch.Tensor, batch: _Batches) -> torch.Tensor:
-    """Squared error of score + task difficulty.
+    """Squared error within tasks: of score and accuracy, both less their mean over the networks of a task.
 
-    Task difficulty, which carries as much variance as the architecture, is the mean effect of the task's classes, under a
-    ridge penalty.
+    Tasks differ in difficulty by far more than the networks of one, and every task of MBv3 has the same number of networks.
     """
-    archs, features, classes, target = batch.draw(128)
-    return _fit(model.members(archs, model.sets(features)), effects, batch, classes, target)
+    each = batch.by_task.shape[1]
+    archs, features, _, target = batch.draw_tasks(_TASKS)
+    code = model.sets(features[::each]).repeat_interleave(each, dim=0)
+    score, target = model.members(archs, code).unflatten(1, (-1, each)), target.view(-1, each)
+    gap = score - score.mean(dim=2, keepdim=True) - (target - target.mean(dim=1, keepdim=True))
+    return gap.square().mean(dim=(1, 2)).sum()
 
 
 def _fit(score: torch.Tensor, effects: torch.Tensor, batch: _Batches, classes, target, extra: float | torch.Tensor = 0.0):
