@@ -26,7 +26,7 @@ DATASETS = ("cifar10", "cifar100", "fashion_mnist", "mnist")
 RANDOM, LARGEST, SORTED, TNAS = "Random networks", "Largest networks", "MetaD2A-style", "TNAS-style"
 PUBLISHED, TRAINED, EXACT = "DiffusionNAG as published", "DiffusionNAG ours, trained prior", "DiffusionNAG ours, exact prior"
 GUIDED, UNGUIDED = (PUBLISHED, TRAINED, EXACT), (RANDOM, LARGEST, SORTED, TNAS)
-TUNED = (RANDOM, SORTED, TRAINED)
+TUNED = (SORTED, TRAINED)
 """Rows whose best networks are fine-tuned."""
 SELECTED, BEST = 30, 5
 """Networks that a method selects and has measured, as in the paper; of these, how many are fine-tuned."""
