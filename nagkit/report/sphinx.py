@@ -232,9 +232,20 @@ class BookDirective(SphinxDirective):
             read_provenance(self.watch(folder / f"{exhibit}.provenance.json")),
         )
 
-    def download(self, path: str, text: str) -> nodes.Node:
-        target = addnodes.download_reference("", "", nodes.Text(text), reftarget=path, refdoc=self.env.docname, refdomain="")
-        return nodes.paragraph("", "", target, classes=["download"])
+    def downloads(self, exhibit: str) -> nodes.Node:
+        """Links to the CSV of an exhibit, and to its notebook as it was run and as it is committed, where they are."""
+        table = self._file(f"/results/{exhibit}.csv", f"{exhibit}.csv: every number of this exhibit as a file")
+        parts: list[nodes.Node] = [table]
+        if f"results/{exhibit}" in self.env.found_docs:
+            target = self.env.app.builder.get_relative_uri(self.env.docname, f"results/{exhibit}")
+            parts.append(nodes.reference("", "the executed notebook", refuri=target, internal=True))
+        if (self.book.parent / "notebooks" / f"{exhibit}.ipynb").is_file():
+            parts.append(self._file(f"/../notebooks/{exhibit}.ipynb", "its source"))
+        between = [node for part in parts for node in (nodes.Text(" · "), part)]
+        return nodes.paragraph("", "", *between[1:], classes=["download"])
+
+    def _file(self, path: str, text: str) -> nodes.Node:
+        return addnodes.download_reference("", "", nodes.Text(text), reftarget=path, refdoc=self.env.docname, refdomain="")
 
 
 class Exhibit(BookDirective):
@@ -260,7 +271,7 @@ class Exhibit(BookDirective):
         profile = (provenance or {}).get("profile", "unknown")
         made: list[nodes.Node] = []
         if first:
-            made.append(self.download(f"/results/{name}.csv", f"{name}.csv: every number of this exhibit as a file"))
+            made.append(self.downloads(name))
         for metric in wanted:
             if metric not in known:
                 raise self.error(f"{name}.csv has no metric {metric!r}; it has: {', '.join(known)}")
