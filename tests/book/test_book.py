@@ -9,6 +9,8 @@ from xml.etree import ElementTree
 import pytest
 import yaml
 
+from nagkit.report import exhibits
+
 ROOT = Path(__file__).parents[2]
 BOOK = ROOT / "book"
 PAGES = sorted(path for path in BOOK.rglob("*.md") if not {"_build", "results"} & set(path.relative_to(BOOK).parts))
@@ -111,3 +113,15 @@ def test_constraints_pin_every_declared_dependency():
     assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[^+\s;]+( ?;.*)?", pin) for pin in pins)
     pinned = {pin.split("==")[0].lower().replace("_", "-") for pin in pins}
     assert declared <= pinned
+
+
+def test_every_number_of_the_paper_in_the_results_is_a_verified_one():
+    """The only place that the paper's numbers come from names a source for each."""
+    for path in sorted((BOOK / "results").glob("*.csv")):
+        printed = exhibits.read_csv(path)
+        printed = printed[printed["origin"] == "paper"].reset_index(drop=True)
+        if len(printed):
+            known = exhibits.paper_rows(path.stem)
+            assert (known["source"].str.len() > 10).all()
+            keys = ["row", "column", "metric", "value", "source"]
+            assert set(map(tuple, printed[keys].to_numpy())) <= set(map(tuple, known[keys].to_numpy())), path.name

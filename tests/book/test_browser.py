@@ -137,21 +137,21 @@ SIZES = """() => [...document.querySelectorAll('article img, article .cells svg'
 
 
 @pytest.fixture(scope="module")
-def browser():
+def context():
+    """A browser context that all pages share, and with it the files they have in common."""
     if not CHROMIUM:
         pytest.skip("no browser: install chromium, or name one in NAGKIT_CHROMIUM")
     playwright = pytest.importorskip("playwright.sync_api")
     with playwright.sync_playwright() as driver:
         chromium = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--allow-file-access-from-files"])
-        yield chromium
+        yield chromium.new_context(viewport={"width": 1280, "height": 900}, color_scheme="light")
         chromium.close()
 
 
 @pytest.fixture
-def visit(browser):
+def visit(context):
     """Opens pages with the network cut; a request for more than files, a missing file or a console error fails the test."""
-    context = browser.new_context(viewport={"width": 1280, "height": 900}, color_scheme="light")
-    faults = []
+    page, faults = context.new_page(), []
 
     def only_files(route):
         if urlsplit(route.request.url).scheme in ("file", "data", "blob"):
@@ -159,8 +159,7 @@ def visit(browser):
         faults.append(f"asks the network for {route.request.url}")
         return route.abort()
 
-    context.route("**/*", only_files)
-    page = context.new_page()
+    page.route("**/*", only_files)
     page.on("console", lambda message: faults.append(f"console: {message.text}") if message.type == "error" else None)
     page.on("pageerror", lambda error: faults.append(f"error: {error}"))
     page.on("requestfailed", lambda request: faults.append(f"failed: {request.url}"))
@@ -170,7 +169,7 @@ def visit(browser):
         return page
 
     yield open_page
-    context.close()
+    page.close()
     assert not faults
 
 
