@@ -196,7 +196,7 @@ class FrontFigure(BookDirective):
         known = book.facts(ours, (provenance or {}).get("profile", "unknown"))
         text, messages = self.parse_inline(f"**Figure {letter}.** {' '.join(self.content)} Ours: {known}.")
         figure += nodes.caption("", "", *text)
-        return [figure, self.download(f"/results/{exhibit}.csv", f"{exhibit}.csv: the numbers as a file"), *messages]
+        return [figure, self.downloads(exhibit), *messages]
 
 
 class Durations(BookDirective):
