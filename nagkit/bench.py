@@ -2,8 +2,6 @@
 
 import multiprocessing
 import os
-import resource
-import sys
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
@@ -20,6 +18,7 @@ from nagkit.diffusion.samplers import Denoiser, generate
 from nagkit.diffusion.score import PaperScoreNetwork, as_denoiser
 from nagkit.diffusion.sde import paper_sigmas
 from nagkit.errors import NagkitError
+from nagkit.report.exhibits import peak_rss_mb
 from nagkit.rng import numpy_stream, torch_stream
 from nagkit.spaces import mbv3
 from nagkit.spaces.base import get_space
@@ -134,11 +133,6 @@ def _row(name: str, n: int, note: str, repeats: int, factor: float, run: Callabl
         "seconds": seconds,
         "seconds_per_1000": 1000 * seconds / n,
         "ratio": 1.0,
-        "peak_rss_mb": _peak_rss_mb(),
+        "peak_rss_mb": peak_rss_mb(),
         "note": f"{note}, {torch.get_num_threads()} threads",
     }
-
-
-def _peak_rss_mb() -> float:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**20 if sys.platform == "darwin" else 2**10)  # bytes on macOS, KiB elsewhere

@@ -7,7 +7,9 @@ An `Exhibit` collects rows, adds the paper's own numbers, makes the table a note
 import json
 import os
 import platform
+import resource
 import subprocess
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -192,6 +194,12 @@ def processor() -> str:
     return f"{cpu()}, {torch.backends.cpu.get_cpu_capability()}"
 
 
+def peak_rss_mb() -> float:
+    """Most memory that this process has held so far, MiB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)  # bytes on macOS, KiB elsewhere
+
+
 class Box(dict):
     """A provenance record that a notebook shows as a two-column table."""
 
@@ -282,6 +290,7 @@ class Exhibit:
         asked, kept = (cluster.tally[key] - self._jobs[key] for key in ("asked", "kept"))
         jobs = {"jobs": {"asked": asked, "finished by an earlier run": kept}} if asked else {}
         seconds = {"seconds": round(time.perf_counter() - self._start, 1)}
+        seconds |= {"peak_rss_mb": round(peak_rss_mb())}
         return Box(run | provenance(self._data) | jobs | seconds)
 
     def save(self, figures: Mapping[str, Figure] | None = None) -> Path:

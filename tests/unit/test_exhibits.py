@@ -177,7 +177,7 @@ def test_saving_twice_writes_the_same_bytes_and_nothing_else(exhibit, folder):
 def test_provenance_says_what_a_rerun_needs(exhibit, folder):
     exhibit.save()
     record = json.loads((folder / "table2.provenance.json").read_text())
-    keys = "exhibit profile seed seeds oracle nagkit commit data python packages threads cpu cores gpu platform seconds"
+    keys = "exhibit profile seed seeds oracle nagkit commit data python packages threads cpu cores gpu platform seconds peak_rss_mb"
     assert list(record) == keys.split()
 
 
