@@ -48,7 +48,7 @@ def ranked(archs: np.ndarray, *scores: np.ndarray, rng: np.random.Generator | No
     -1) must have been removed: they cannot be trained.
     """
     archs = np.asarray(archs)
-    if (archs < 0).any():
+    if (archs < 0).all(axis=1).any():
         raise NagkitError("the pool holds invalid draws, which cannot be trained; drop the rows with an error first")
     first = np.sort(np.unique(archs, axis=0, return_index=True)[1])
     tie = np.arange(len(first)) if rng is None else rng.permutation(len(first))
