@@ -1,4 +1,4 @@
-"""`pytest -m golden --regenerate` writes the golden CSVs instead of comparing with them."""
+"""`pytest tests/golden -m golden --regenerate` writes the golden CSVs instead of comparing with them."""
 
 
 def pytest_addoption(parser):

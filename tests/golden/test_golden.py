@@ -1,6 +1,6 @@
 """The quick profile of every exhibit, on the embedded surrogate, gives the committed numbers.
 
-To renew them after a change that is meant: `pytest -m golden --regenerate` (one exhibit: `-k table2`), then commit the CSVs
+To renew them after a change that is meant: `pytest tests/golden -m golden --regenerate` (one exhibit: `-k table2`), then commit the CSVs
 with the reason.
 """
 
@@ -72,7 +72,7 @@ def test_the_quick_profile_gives_the_committed_numbers(name, request):
     assert "nan" not in verdict(made)
     if request.config.getoption("--regenerate", default=False):
         path.write_text(exhibits.golden(frame))
-    assert exhibits.golden_gap(frame, path) == "", "if this is meant: pytest -m golden --regenerate"
+    assert exhibits.golden_gap(frame, path) == "", "if this is meant: pytest tests/golden -m golden --regenerate"
 
 
 @pytest.mark.parametrize("name", STUDIES)
