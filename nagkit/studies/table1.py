@@ -270,7 +270,7 @@ def verdict(study: Transfer) -> str:
                 gap = frame.loc[key, dataset, "difference of means"]
                 signs.setdefault((ours, other), []).append(pools.sign(gap))
                 p = frame.loc[key, f"{dataset} architectures", "Welch p"]["value"]
-                said.append(f"{pools.spelled(gap)} to {other} ({pools.sign(gap)}; p = {_spelled_p(p)})")
+                said.append(f"{pools.spelled(gap)} to {other} ({pools.sign(gap)}; p {_spelled_p(p)})")
             lines.append(f"- **{NAMES[dataset]}**, {ours}: {'; '.join(said)}.")
     lines.append("\np is that of a Welch test over architectures, which do not stand for independent runs.\n")
     for ours in (study.published, TRAINED, EXACT):
@@ -287,4 +287,4 @@ def verdict(study: Transfer) -> str:
 
 
 def _spelled_p(p: float) -> str:
-    return "< 0.001" if p < 1e-3 else f"{p:.3f}"
+    return "< 0.001" if p < 1e-3 else f"= {p:.3f}"
