@@ -30,6 +30,8 @@ TUNED = (SORTED, TRAINED)
 """Rows whose best networks are fine-tuned."""
 SELECTED, BEST = 30, 5
 """Networks that a method selects and has measured, as in the paper; of these, how many are fine-tuned."""
+DRAWS = (1, 2, 3)
+"""Draws of test images: the first is that of the table, the others say how much of a difference hangs on it."""
 FAVOURITES = 5
 """Networks that the TNAS-style search takes from the predictor's ranking; it finds the other ones by itself."""
 _SAMPLE = {
@@ -78,9 +80,10 @@ def table1(profile: str = "quick", seed: int = 0, *, n_workers: int = 1, progres
 
     Metrics: "accuracy" (columns "DATASET max", "mean", "min" of the selected); "draws", "valid draws" and "distinct
     networks" of the pool; "difference of means", paired by run; "Welch p" of the accuracies of all selected networks
-    (column "DATASET architectures"; n counts both rows) and of the runs' means ("DATASET seeds"); "fine-tuned accuracy" of
-    the best five of the first run, and "Kendall τ" of measured and fine-tuned accuracies; "trained architectures"; "time",
-    CPU seconds of one pool.
+    (column "DATASET architectures"; n counts both rows) and of the runs' means ("DATASET seeds"); "difference on other
+    images", the mean over runs by draw of test images, and "difference over draws", whose n counts these; "fine-tuned
+    accuracy" of the best five of the first run, and "Kendall τ" of measured and fine-tuned accuracies; "trained
+    architectures"; "time", CPU seconds of one pool.
     """
     setting = by_profile(profile, **SETTINGS)
     bench = measured.Surrogate() if profile == "quick" else measured.Measured(n_workers=n_workers, progress=progress)
@@ -95,10 +98,13 @@ def table1(profile: str = "quick", seed: int = 0, *, n_workers: int = 1, progres
     for dataset in DATASETS:
         selected[dataset] = chosen = _selected(dataset, drawn, setting, seed, bench.oracle, options)
         archs = np.concatenate([archs for row in chosen.values() for archs in row])
-        values = iter(np.split(_query(bench, archs, dataset, 1), np.cumsum([len(a) for r in chosen.values() for a in r])[:-1]))
+        ends = np.cumsum([len(archs) for row in chosen.values() for archs in row])[:-1]
+        values = iter(np.split(_query(bench, archs, dataset, DRAWS[0]), ends))
         accuracy[dataset] = {row: np.stack([next(values) for _ in runs]) for row, runs in chosen.items()}
         _accuracies(exhibit, dataset, accuracy[dataset])
         _comparisons(exhibit, dataset, accuracy[dataset], published)
+        if bench.oracle == measured.ORACLE:
+            _other_images(exhibit, bench, dataset, chosen, accuracy[dataset])
     pairs = _fine_tuned(exhibit, selected, accuracy, setting.tuned, seed, options)
     for row in accuracy[DATASETS[0]]:
         exhibit.add(row, "each data set", "trained architectures", SELECTED, n=setting.runs, unit="count")
@@ -231,6 +237,18 @@ def _comparisons(exhibit: Exhibit, dataset: str, accuracy: dict[str, np.ndarray]
             exhibit.add(row, f"{dataset} {counted}", "Welch p", p, n=sum(map(len, values)), unit="p")
 
 
+def _other_images(exhibit: Exhibit, bench: measured.Measured, dataset: str, chosen: dict, accuracy: dict) -> None:
+    for other in (SORTED, RANDOM):
+        row, gaps = f"{TRAINED} minus {other}", [accuracy[TRAINED].mean(axis=1) - accuracy[other].mean(axis=1)]
+        for draw in DRAWS[1:]:
+            means = [[_query(bench, archs, dataset, draw).mean() for archs in chosen[name]] for name in (TRAINED, other)]
+            gaps.append(np.subtract(*means))
+        for draw, gap in zip(DRAWS, gaps, strict=True):
+            exhibit.add(row, f"{dataset}, draw {draw}", "difference on other images", mean_ci(gap), n=len(gap), unit="%")
+        over = mean_ci([gap.mean() for gap in gaps])
+        exhibit.add(row, dataset, "difference over draws", over, n=len(DRAWS), unit="%")
+
+
 def _fine_tuned(
     exhibit: Exhibit, selected: dict, accuracy: dict, n_seeds: int, seed: int, options: dict
 ) -> pd.DataFrame:
@@ -277,6 +295,14 @@ def verdict(study: Transfer) -> str:
         higher = signs[ours, SORTED].count("higher")
         words = f"higher on {higher} of {len(DATASETS)} data sets"
         lines.append(f"- *{ours}* against unguided generation with the same ranking: {words}.")
+    over = frame[frame.index.get_level_values("metric") == "difference over draws"]
+    if len(over):
+        found = over.xs(f"{TRAINED} minus {SORTED}").droplevel("metric")
+        words = ", ".join(f"{NAMES[column]} {pools.spelled(gap)} ({pools.sign(gap)})" for column, gap in found.iterrows())
+        lines.append(
+            f"- Other test images change a difference by as much as other predictors do. *{TRAINED}* minus {SORTED} over "
+            f"{len(DRAWS)} draws of images, the interval over these: {words}."
+        )
     tau = frame[frame.index.get_level_values("metric") == "Kendall τ"]
     if len(tau):
         words = ", ".join(f"{NAMES[column]} {pools.spelled(entry)}" for (_, column, _), entry in tau.iterrows())
