@@ -1,6 +1,6 @@
 """The quick profile of every exhibit, on the embedded surrogate, gives the committed numbers.
 
-To renew them after a change that is meant: `pytest tests/golden -m golden --regenerate` (one: `-k table2`), then commit the CSVs
+To renew them after a change that is meant: `pytest tests/golden -m golden --regenerate` (one: `-k table2`); commit the CSVs
 with the reason.
 """
 
