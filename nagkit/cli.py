@@ -106,8 +106,9 @@ def sample(space, n, seed, out, dataset, spec, limit, weight, minimise, pairs, r
 @click.option("--metric", default="accuracy", show_default=True)
 @click.option("--oracle", default="auto", show_default=True, help="A wrong name lists them; auto: the best one here.")
 @click.option("--resolution", type=int, help="Input resolution of mbv3 in pixels (default 224).")
+@click.option("--draw", type=int, default=0, show_default=True, help="Which choice of test images (oracle supernet).")
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="CSV file instead of stdout.")
-def query(pool, space, dataset, split, metric, oracle, resolution, out) -> None:
+def query(pool, space, dataset, split, metric, oracle, resolution, draw, out) -> None:
     """Look up the architectures of a CSV with a column `arch`: CSV `arch,split,accuracy,oracle`, in percent.
 
     Rows without an architecture (invalid draws) stay, with an empty value. POOL may be - for stdin. What is known about the
@@ -123,10 +124,13 @@ def query(pool, space, dataset, split, metric, oracle, resolution, out) -> None:
     if "arch" not in frame:
         raise NagkitError(f"{pool.name} has no column 'arch' (found {', '.join(frame)}); `nagkit sample` writes one")
     bench = open_benchmark(space, oracle, resolution=resolution, dataset=dataset)
+    if draw and bench.oracle != "supernet":
+        raise NagkitError(f"oracle {bench.oracle} chooses no test images, got --draw {draw}; only --oracle supernet does")
+    how = {"draw": draw} if draw else {}
     given = (frame["arch"] != "").to_numpy()
     value = np.full(len(frame), np.nan)
     archs = get_space(space).from_string(list(frame["arch"][given]))
-    value[given] = bench.query(archs, dataset, split=split, metric=metric)
+    value[given] = bench.query(archs, dataset, split=split, metric=metric, **how)
     click.echo(bench.describe(), err=True)
     if bench.oracle == "measured-surrogate" and (n_beyond := int(bench.beyond(value[given]).sum())):
         click.echo(f"{n_beyond} of {given.sum()} values lie beyond the measured range: extrapolated", err=True)

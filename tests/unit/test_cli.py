@@ -87,6 +87,11 @@ def test_a_data_set_without_images_is_guided_with_the_mean_code_and_says_so(nagk
     assert "no dataset code" in err
 
 
+def test_a_draw_of_test_images_is_for_the_oracle_that_has_them(nagkit):
+    status, _, told = nagkit("query", "--dataset", "cifar10", "--draw", "1", "-", stdin="arch\n")
+    assert status == 2 and "chooses no test images, got --draw 1" in told
+
+
 def test_query_reads_stdin_and_keeps_empty_rows(nagkit):
     cell = SPACE.to_string(SPACE.all()[-1:])[0]
     status, out, _ = nagkit("query", "--dataset", "cifar100", "-", stdin=f"arch,error\n{cell},\n,no operation\n")
