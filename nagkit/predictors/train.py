@@ -214,6 +214,7 @@ def _ranking_loss(model: LayerSum, effects: torch.Tensor, batch: _Batches) -> to
 
 
 def _fit(score: torch.Tensor, effects: torch.Tensor, batch: _Batches, classes, target, extra: float | torch.Tensor = 0.0):
+    """Squared error of score + task difficulty, which is the mean effect of the task's classes, under a ridge penalty."""
     difficulty = effects[classes, 0].mean(dim=1) * classes.shape[1] ** 0.5
     ridge = 1e-3 * score.shape[1] / len(batch.archs) * effects.square().sum()
     return ((score + difficulty - target).square().mean(dim=1) + extra).sum() + len(score) * ridge

@@ -300,7 +300,7 @@ def verdict(study: Transfer) -> str:
         found = over.xs(f"{TRAINED} minus {SORTED}").droplevel("metric")
         words = ", ".join(f"{NAMES[column]} {pools.spelled(gap)} ({pools.sign(gap)})" for column, gap in found.iterrows())
         lines.append(
-            f"- Other test images change a difference by as much as other predictors do. *{TRAINED}* minus {SORTED} over "
+            f"- These intervals hold the test images fixed. *{TRAINED}* minus {SORTED} over "
             f"{len(DRAWS)} draws of images, the interval over these: {words}."
         )
     tau = frame[frame.index.get_level_values("metric") == "Kendall τ"]
