@@ -75,7 +75,6 @@ def train(
     recipe: Recipe = STANDARD,
     widths: tuple[int, ...] = WIDTHS,
     start: Supernet | None = None,
-    distil: bool = True,
     validation: Inherited | None = None,
     seed: int = 0,
     device: str | None = None,
@@ -86,8 +85,7 @@ def train(
 
     In each step of a supernet the largest network learns the labels, and the smallest and two random ones learn what the
     largest says of the same images (sandwich rule and in-place distillation: Yu et al., 2020; Once-for-All does this in
-    stages). Without `distil` two random ones learn the labels. It begins with random weights, or with those of `start`, whose
-    classifier is kept when it has as many classes.
+    stages). It begins with random weights, or with those of `start`, whose classifier is kept when it has as many classes.
 
     The curve has `epoch`, `loss` (of a step's first network) and, when `validation` measures them, the accuracies in
     percent of the smallest and the largest network (or of `arch`) with the averaged weights. The state goes to `checkpoint`
@@ -100,7 +98,6 @@ def train(
         raise NagkitError(f"labels must be {len(images)} integers in 0..{n_classes - 1}, got {labels.shape}")
     settings = [n_classes, recipe, widths, seed, None if arch is None else arch.tolist()]
     settings += [] if start is None else [_digest(start)]
-    settings += [] if distil else ["labels"]
     run = _fingerprint(images, labels, settings)
     model, average = (Supernet(n_classes, widths).to(device) for _ in range(2))
     initialise(model, torch_stream(seed, "supernet/weights"))
@@ -129,9 +126,9 @@ def train(
                 for group in optimiser.param_groups:
                     group["lr"] = recipe.lr * min(1.0, done * recipe.epochs) * 0.5 * (1 + math.cos(math.pi * done))
                 pixels = normalise(jitter(x[rows], recipe.augment, generator))
-                networks = [LARGEST, SMALLEST][: 2 * distil] + list(mbv3.Space().random(2, rng)) if arch is None else [arch]
+                networks = [LARGEST, SMALLEST, *mbv3.Space().random(2, rng)] if arch is None else [arch]
                 optimiser.zero_grad()
-                total += _descend(model, pixels, y[rows], networks, recipe.smoothing, distil)
+                total += _descend(model, pixels, y[rows], networks, recipe.smoothing)
                 optimiser.step()
                 follow(average, model, min(recipe.average, (1 + epoch * steps + step) / (10 + epoch * steps + step)))
                 bar.update()
@@ -147,20 +144,19 @@ def train(
 
 
 def _descend(
-    model: Supernet, pixels: torch.Tensor, labels: torch.Tensor, networks: list[np.ndarray], smoothing: float, distil: bool
+    model: Supernet, pixels: torch.Tensor, labels: torch.Tensor, networks: list[np.ndarray], smoothing: float
 ) -> float:
-    """Add up the gradients of all networks, on the labels, or with `distil` all but the first on its answers; its loss."""
+    """Add up the gradients of all networks, the first on the labels and the others on its answers; the first one's loss."""
     shared = model.stem(pixels)
     x = shared.detach().requires_grad_()  # the stem's own backward pass runs once, on the sum
-    answers = first = None
+    answers = None
     for arch in networks:
         output = model.head(model.pooled(x, arch))
         if answers is None:
             loss = F.cross_entropy(output, labels, label_smoothing=smoothing)
+            answers, first = output.detach().softmax(dim=1), loss.item()
         else:
             loss = F.cross_entropy(output, answers)
-        if first is None:
-            answers, first = output.detach().softmax(dim=1) if distil else None, loss.item()
         (loss / len(networks)).backward()
     shared.backward(x.grad)
     return first

@@ -193,14 +193,14 @@ def test_a_checkpoint_gives_back_the_network_and_refuses_what_it_is_not(tmp_path
 
 
 @pytest.mark.parametrize(
-    ("arch", "distil"), [(None, True), (None, False), (supernet.SMALLEST, True)], ids=["sandwich", "labels", "one network"]
+    "arch", [None, supernet.SMALLEST], ids=["sandwich", "one network"]
 )
-def test_training_learns_and_goes_on_where_it_stopped(arch, distil, tmp_path):
+def test_training_learns_and_goes_on_where_it_stopped(arch, tmp_path):
     """Two kinds of images, bright and dark: separable, so that the loss of two classes (0.69) has to fall well below."""
     rng = numpy_stream(0, "test")
     labels = np.arange(64) % 2
     images = (rng.integers(0, 100, (64, 32, 32, 3)) + 150 * labels[:, None, None, None]).astype(np.uint8)
-    how = {"n_classes": 2, "widths": WIDTHS, "arch": arch, "distil": distil, "progress": False}
+    how = {"n_classes": 2, "widths": WIDTHS, "arch": arch, "progress": False}
     how["recipe"] = supernet_train.Recipe(epochs=3, batch=16, lr=0.1, smoothing=0.0)
     whole, curve = supernet_train.train(images, labels, checkpoint=tmp_path / "whole", **how)
     supernet_train.train(images, labels, checkpoint=tmp_path / "halves", stop_after=1, **how)
