@@ -86,6 +86,22 @@ def selected_networks(accuracy: Mapping[str, Mapping[str, np.ndarray]]) -> Figur
     return closed(figure)
 
 
+def measured_and_tuned(pairs: pd.DataFrame) -> Figure:
+    """Measured against fine-tuned accuracy in percent, one panel a data set and one mark a row of `table1.Transfer.pairs`."""
+    with plt.rc_context(STYLE):
+        datasets = list(pairs["dataset"].unique())
+        figure, axes = plt.subplots(1, len(datasets), figsize=(10.5, 3.6), squeeze=False)
+        for ax, dataset in zip(axes.flat, datasets, strict=True):
+            for i, (row, part) in enumerate(pairs[pairs["dataset"] == dataset].groupby("row", sort=False)):
+                colour = PALETTE[i % len(PALETTE)]
+                ax.plot(part["measured"], part["tuned"], MARKERS[i], color=colour, ms=6, alpha=0.8, label=row)
+            ax.set_title(NAMES.get(dataset, dataset), fontsize=12)
+        figure.supxlabel("measured with inherited weights (%)", fontsize=12)
+        figure.supylabel("fine-tuned (%)", fontsize=12)
+        legend(figure, axes.flat, ncols=3)
+    return closed(figure)
+
+
 def incumbents(
     curves: Mapping[str, Mapping[str, np.ndarray]],
     *,

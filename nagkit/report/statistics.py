@@ -59,6 +59,15 @@ def paired_difference(values: np.ndarray, reference: np.ndarray) -> Interval:
     return mean_ci(values - reference)
 
 
+def welch_difference(values: np.ndarray, reference: np.ndarray) -> Interval:
+    """Difference of the means of two independent samples and its 95 % interval by Welch's t statistic."""
+    values, reference = _sample(values), _sample(reference)
+    if min(len(values), len(reference)) < 2:
+        raise NagkitError(f"a Welch interval needs two values a sample, got {len(values)} and {len(reference)}")
+    interval = stats.ttest_ind(values, reference, equal_var=False).confidence_interval(0.95)
+    return Interval(float(values.mean() - reference.mean()), float(interval.low), float(interval.high))
+
+
 def _sample(values: np.ndarray) -> np.ndarray:
     values = np.asarray(values, np.float64)
     if values.ndim != 1 or not len(values):

@@ -15,7 +15,7 @@ from nagkit.benchmarks import measured, supernet, supernet_train, train_arch
 from nagkit.predictors import images
 from nagkit.report.exhibits import Exhibit, by_profile
 from nagkit.report.plots import NAMES
-from nagkit.report.statistics import kendall_ci, mean_ci, paired_difference
+from nagkit.report.statistics import kendall_ci, mean_ci, paired_difference, welch_difference
 from nagkit.rng import numpy_stream, torch_stream
 from nagkit.search import baselines, methods, transfer
 from nagkit.spaces import mbv3
@@ -26,8 +26,6 @@ DATASETS = ("cifar10", "cifar100", "fashion_mnist", "mnist")
 RANDOM, LARGEST, SORTED, TNAS = "Random networks", "Largest networks", "MetaD2A-style", "TNAS-style"
 PUBLISHED, TRAINED, EXACT = "DiffusionNAG as published", "DiffusionNAG ours, trained prior", "DiffusionNAG ours, exact prior"
 GUIDED, UNGUIDED = (PUBLISHED, TRAINED, EXACT), (RANDOM, LARGEST, SORTED, TNAS)
-TUNED = (SORTED, TRAINED)
-"""Rows whose best networks are fine-tuned."""
 SELECTED, BEST = 30, 5
 """Networks that a method selects and has measured, as in the paper; of these, how many are fine-tuned."""
 DRAWS = (1, 2, 3)
@@ -64,8 +62,8 @@ class Transfer(NamedTuple):
     exhibit: Exhibit
     accuracy: dict[str, dict[str, np.ndarray]]
     """Accuracies of the selected networks in percent, `[data set][row]`, float64 `(runs, 30)`."""
-    pairs: pd.DataFrame
-    """Of the fine-tuned networks: `dataset`, `row`, `measured` and `tuned` (mean over seeds) in percent."""
+    pairs: pd.DataFrame | None
+    """Of the fine-tuned networks, if any: `dataset`, `row`, `arch`, `measured` and `tuned` (mean over seeds) in percent."""
     oracle: str
     """One line about the benchmark that was asked."""
     published: str
@@ -82,8 +80,9 @@ def table1(profile: str = "quick", seed: int = 0, *, n_workers: int = 1, progres
     networks" of the pool; "difference of means", paired by run; "Welch p" of the accuracies of all selected networks
     (column "DATASET architectures"; n counts both rows) and of the runs' means ("DATASET seeds"); "difference on other
     images", the mean over runs by draw of test images, and "difference over draws", whose n counts these; "fine-tuned
-    accuracy" of the best five of the first run, and "Kendall τ" of measured and fine-tuned accuracies; "trained
-    architectures"; "time", CPU seconds of one pool.
+    accuracy" of the best five of the first run, "difference of fine-tuned means" with a Welch interval over these networks,
+    and "Kendall τ" of measured and fine-tuned accuracies over all fine-tuned networks; "trained architectures"; "time",
+    CPU seconds of one pool.
     """
     setting = by_profile(profile, **SETTINGS)
     bench = measured.Surrogate() if profile == "quick" else measured.Measured(n_workers=n_workers, progress=progress)
@@ -105,7 +104,7 @@ def table1(profile: str = "quick", seed: int = 0, *, n_workers: int = 1, progres
         _comparisons(exhibit, dataset, accuracy[dataset], published)
         if bench.oracle == measured.ORACLE:
             _other_images(exhibit, bench, dataset, chosen, accuracy[dataset])
-    pairs = _fine_tuned(exhibit, selected, accuracy, setting.tuned, seed, options)
+    pairs = _fine_tuned(exhibit, selected, accuracy, setting.tuned, seed, options) if setting.tuned else None
     for row in accuracy[DATASETS[0]]:
         exhibit.add(row, "each data set", "trained architectures", SELECTED, n=setting.runs, unit="count")
     return Transfer(exhibit, accuracy, pairs, bench.describe(), published)
@@ -252,20 +251,28 @@ def _other_images(exhibit: Exhibit, bench: measured.Measured, dataset: str, chos
 def _fine_tuned(
     exhibit: Exhibit, selected: dict, accuracy: dict, n_seeds: int, seed: int, options: dict
 ) -> pd.DataFrame:
-    """Fine-tune the best five networks of the first run of some rows."""
-    found, rng = [], numpy_stream(seed, "table1/bootstrap")
-    for dataset, row in product(DATASETS if n_seeds else (), TUNED):
-        best = np.argsort(-accuracy[dataset][row][0], kind="stable")[:BEST]
-        names = SPACE.to_string(selected[dataset][row][0][best])
-        jobs = [{"dataset": dataset, "arch": name, "seed": number} for name in names for number in range(n_seeds)]
-        made = cluster.map_jobs(fine_tune, jobs, data=[supernet.CHECKPOINT], **options)
-        tuned = np.concatenate([result["accuracy"] for result in made]).reshape(BEST, n_seeds).mean(axis=1)
-        exhibit.add(row, dataset, "fine-tuned accuracy", mean_ci(tuned), n=BEST, unit="%")
-        found += zip([dataset] * BEST, [row] * BEST, accuracy[dataset][row][0][best], tuned, strict=True)
-    pairs = pd.DataFrame(found, columns=["dataset", "row", "measured", "tuned"])
+    """Fine-tune the best five networks of the first run of every row."""
+    best, rng = [], numpy_stream(seed, "table1/bootstrap")
+    for dataset in DATASETS:
+        for row, values in accuracy[dataset].items():
+            top = np.argsort(-values[0], kind="stable")[:BEST]
+            names = SPACE.to_string(selected[dataset][row][0][top])
+            best += zip([dataset] * BEST, [row] * BEST, names, values[0][top], strict=True)
+    pairs = pd.DataFrame(best, columns=["dataset", "row", "arch", "measured"])
+    wanted = pairs[["dataset", "arch"]].to_dict("records")
+    jobs = [network | {"seed": number} for network in wanted for number in range(n_seeds)]
+    made = cluster.map_jobs(fine_tune, jobs, data=[supernet.CHECKPOINT], **options)
+    pairs["tuned"] = np.reshape([result["accuracy"] for result in made], (len(pairs), n_seeds)).mean(axis=1)
     for dataset, part in pairs.groupby("dataset", sort=False):
-        tau = kendall_ci(part["measured"].to_numpy(), part["tuned"].to_numpy(), rng, resamples=2000)
-        exhibit.add("measured and fine-tuned", dataset, "Kendall τ", tau, n=len(part), unit="τ")
+        rows = {row: values["tuned"].to_numpy() for row, values in part.groupby("row", sort=False)}
+        for row, tuned in rows.items():
+            exhibit.add(row, dataset, "fine-tuned accuracy", mean_ci(tuned), n=BEST, unit="%")
+        for other in [row for row in rows if row != TRAINED]:
+            gap = welch_difference(rows[TRAINED], rows[other])
+            exhibit.add(f"{TRAINED} minus {other}", dataset, "difference of fine-tuned means", gap, n=2 * BEST, unit="%")
+        once = part.drop_duplicates("arch")
+        tau = kendall_ci(once["measured"].to_numpy(), once["tuned"].to_numpy(), rng, resamples=2000)
+        exhibit.add("measured and fine-tuned", dataset, "Kendall τ", tau, n=len(once), unit="τ")
     return pairs
 
 
@@ -306,6 +313,9 @@ def verdict(study: Transfer) -> str:
     tau = frame[frame.index.get_level_values("metric") == "Kendall τ"]
     if len(tau):
         words = ", ".join(f"{NAMES[column]} {pools.spelled(entry)}" for (_, column, _), entry in tau.iterrows())
+        gaps = frame.xs("difference of fine-tuned means", level="metric").loc[f"{TRAINED} minus {SORTED}"]
+        apart = ", ".join(f"{NAMES[column]} {pools.spelled(gap)} ({pools.sign(gap)})" for column, gap in gaps.iterrows())
+        lines.append(f"- Fine-tuned, the best {BEST} networks of *{TRAINED}* minus those of {SORTED}: {apart}.")
         lines.append(f"- Measured against fine-tuned accuracy, Kendall's τ over the fine-tuned networks: {words}.")
     else:
         lines.append("- Nothing was fine-tuned in this profile.")

@@ -87,6 +87,15 @@ def test_statistics_refuse_what_is_not_a_sample(values):
         statistics.mean_ci(values)
 
 
+def test_a_welch_difference_agrees_with_the_test_of_its_name():
+    a, b = np.array([1.0, 2.0, 4.0]), np.array([0.0, 0.5, 3.0, 7.0, 9.0])
+    found = statistics.welch_difference(a, b)
+    assert found.mean == pytest.approx(a.mean() - b.mean())
+    assert stats.ttest_ind(a - found.lo, b, equal_var=False).pvalue == pytest.approx(0.05)
+    with pytest.raises(NagkitError, match="two values a sample, got 1 and 5"):
+        statistics.welch_difference(a[:1], b)
+
+
 def test_paired_difference_refuses_unequal_lengths():
     with pytest.raises(NagkitError, match="as many"):
         statistics.paired_difference([1.0, 2.0], [1.0])

@@ -31,7 +31,7 @@ def study(gain: float) -> table1.Transfer:
     for dataset, each in accuracy.items():
         table1._accuracies(exhibit, dataset, each)
         table1._comparisons(exhibit, dataset, each, table1.PUBLISHED)
-    return table1.Transfer(exhibit, accuracy, table1._fine_tuned(exhibit, {}, accuracy, 0, 0, {}), "", table1.PUBLISHED)
+    return table1.Transfer(exhibit, accuracy, None, "", table1.PUBLISHED)
 
 
 def test_differences_are_paired_by_run_and_both_welch_tests_say_what_they_count():
@@ -53,6 +53,33 @@ def test_the_verdict_follows_the_numbers(gain, higher):
     assert f"*{table1.TRAINED}* against unguided generation with the same ranking: higher on {higher} of 4" in said
     assert f"*{table1.EXACT}* against unguided generation with the same ranking: higher on 0 of 4" in said
     assert "Nothing was fine-tuned" in said
+
+
+def test_the_best_five_of_every_row_are_fine_tuned_and_a_network_counts_once(monkeypatch):
+    example = study(1.0)
+    ours, sorted_ = (table1.SPACE.random(30, numpy_stream(i, "test/table1")) for i in (1, 2))
+    worth = {name: i / 10 for i, name in enumerate(table1.SPACE.to_string(np.concatenate([ours, sorted_])))}
+    asked = []
+
+    def made_up(function, jobs, **options):
+        asked.extend(jobs)
+        return [{"accuracy": np.array([60.0 + job["seed"] + worth[job["arch"]]])} for job in jobs]
+
+    monkeypatch.setattr(table1.cluster, "map_jobs", made_up)
+    chosen = {row: [sorted_ if row == table1.SORTED else ours] for row in ROWS}
+    pairs = table1._fine_tuned(example.exhibit, dict.fromkeys(table1.DATASETS, chosen), example.accuracy, 3, 0, {})
+    assert len(asked) == 4 * 7 * 5 * 3 and len(pairs) == 4 * 7 * 5
+    top = np.argsort(-example.accuracy["mnist"][table1.TRAINED][0])[:5]
+    a, b = 61 + top / 10, 61 + (top + 30) / 10
+    mine = pairs[(pairs["dataset"] == "mnist") & (pairs["row"] == table1.TRAINED)]
+    assert mine["tuned"].to_numpy() == pytest.approx(a)
+    frame = example.exhibit.frame(paper=False).set_index(["row", "column", "metric"])
+    gap = frame.loc[f"{table1.TRAINED} minus {table1.SORTED}", "mnist", "difference of fine-tuned means"]
+    welch = stats.ttest_ind(a, b, equal_var=False).confidence_interval()
+    assert (gap.value, gap.lo, gap.hi, gap.n) == pytest.approx((-3, *welch, 10))
+    assert frame.loc["measured and fine-tuned", "mnist", "Kendall τ"].n == 10
+    said = table1.verdict(example._replace(pairs=pairs))
+    assert f"the best 5 networks of *{table1.TRAINED}* minus those of {table1.SORTED}: CIFAR-10 -3.00 [" in said
 
 
 def test_draws_of_a_table_come_back_as_rows_and_invalid_ones_as_minus_one():
