@@ -201,7 +201,10 @@ def info() -> None:
 @cli.command(epilog=EXAMPLE + "nagkit verify")
 @click.option("--write", is_flag=True, help="Take what is here for right: write its hashes down anew.")
 def verify(write) -> None:
-    """Check every committed result, checkpoint and table against its hash, and printed tables against their CSV."""
+    """Check every committed result, checkpoint and table against its hash, and printed numbers against their CSV.
+
+    Numbers are those in the tables of executed notebooks and, where the book is built (_build/html), on its pages.
+    """
     from nagkit.report import verify
 
     if write:

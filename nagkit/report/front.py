@@ -20,7 +20,8 @@ from nagkit.errors import NagkitError
 from nagkit.report import claims, plots_front
 from nagkit.report import sphinx as book
 from nagkit.report.exhibits import paper_rows
-from nagkit.report.sphinx import RECORDED, BookDirective, Line, counts, label, small
+from nagkit.report.plots import label
+from nagkit.report.sphinx import RECORDED, BookDirective, Line, counts, small
 
 ORDER = (claims.REPRODUCED, claims.PARTLY, claims.FAILED, claims.UNTESTED, claims.UNRECORDED)
 UNKNOWN = "values unknown to us"

@@ -14,7 +14,7 @@ from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
-from nagkit.report.plots import NAMES
+from nagkit.report.plots import label
 
 Cell = str | nodes.Node | list[nodes.Node]
 Line = list[Cell]
@@ -30,11 +30,6 @@ def number(value: float, unit: str) -> str:
     if unit in DECIMALS and not (DECIMALS[unit] == 0 and value != round(value)):
         return f"{value:.{DECIMALS[unit]}f}"
     return f"{value:.3g}"
-
-
-def label(name: str) -> str:
-    """A key of the results as readers know it: data sets by their names, other words as they are."""
-    return " ".join(NAMES.get(word, word) for word in name.split(" "))
 
 
 def spell(entry: pd.Series) -> tuple[str, str]:

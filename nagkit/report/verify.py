@@ -4,6 +4,7 @@ import html
 import json
 import re
 from collections.abc import Iterator
+from decimal import Decimal
 from hashlib import sha256
 from pathlib import Path
 
@@ -14,11 +15,17 @@ from nagkit import paths
 from nagkit.data import io
 from nagkit.errors import NagkitError
 from nagkit.report import exhibits
+from nagkit.report.plots import label
 
 MANIFEST = "data/manifest.sha256"
 """Hash and path of every committed file of data and results, as `sha256sum` writes and checks it; relative to the checkout."""
 _FOLDERS = ("data", "book/results")
+BOOK = "_build/html"
+"""The built book, whose pages are compared with the results where there is one."""
 _CELL = re.compile(r"^>?(-?\d+(?:\.\d+)?)(?: ± (\d+(?:\.\d+)?))?(?: \((\d+)\))?$")
+_NUMBER = r"[-+]?\d+(?:\.\d+)?(?:e[-+]\d+)?"
+_INTERVAL = re.compile(rf"({_NUMBER}) \[({_NUMBER}), ({_NUMBER})\]")
+_BOOK_CELL = re.compile(rf"^>?({_NUMBER})(?: \[({_NUMBER}), ({_NUMBER})\]| ± {_NUMBER})?(?: n = (\d+))?$")
 
 
 def write() -> int:
@@ -47,6 +54,7 @@ def problems() -> Iterator[str]:
             yield f"{name}: its content is not what the manifest says"
     for notebook in sorted((paths.root() / "book" / "results").glob("*.ipynb")):
         yield from _misprints(notebook)
+    yield from _misprinted_pages()
 
 
 def _files() -> list[str]:
@@ -91,6 +99,54 @@ def _is_there(text: str, rows: pd.DataFrame) -> bool:
     return bool(fits.any())
 
 
+def _misprinted_pages() -> Iterator[str]:
+    """Numbers of the built book that no row of a results CSV has: those with an interval, and all in tables of results."""
+    built, root = paths.root() / BOOK, paths.root()
+    if not built.is_dir():
+        return
+    rows = _rows(root / "book" / "results")
+    cells = dict(list(rows.assign(row=rows["row"].map(label), column=rows["column"].map(label)).groupby(["row", "column"])))
+    for page in sorted(built.rglob("*.html")):
+        name, article = page.relative_to(built).as_posix(), page.read_text(encoding="utf-8").partition("<article")[2]
+        known = pd.concat([rows, _rows(root / "results" / "quick")]) if name == "your-run.html" else rows
+        for text, *numbers in dict.fromkeys((match[0], *match.groups()) for match in _INTERVAL.finditer(_text(article))):
+            if not _agrees(known, *numbers):
+                yield f"{name}: prints {text!r}, which is no row of any results; build the book again"
+        for table in re.findall(r"<table class=\"nagkit-table exhibit.*?</table>", article, re.DOTALL):
+            if name.startswith("exhibits/"):
+                yield from (f"{name}: prints {cell}; build the book again" for cell in _misprinted_cells(table, cells))
+
+
+def _misprinted_cells(table: str, cells: dict[tuple[str, str], pd.DataFrame]) -> Iterator[str]:
+    """Cells of a table of the book that are not the result of their row and column."""
+    lines = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", line, re.DOTALL) for line in re.findall(r"<tr.*?</tr>", table, re.DOTALL)]
+    (_, *columns), *body = [[_text(cell).strip() for cell in line] for line in lines]
+    for first, *texts in body:
+        for column, text in zip(columns, texts, strict=True):
+            row = first if (first, column) in cells else first.rpartition(" ")[0]  # without the mark of whose number it is
+            match = _BOOK_CELL.match(text)
+            fits = match and (row, column) in cells and _agrees(cells[row, column], *match.groups())
+            if not text.startswith("–") and not fits:
+                yield f"{text!r} for {first!r}, {column!r}"
+
+
+def _rows(folder: Path) -> pd.DataFrame:
+    return pd.concat([pd.DataFrame(), *(exhibits.read_csv(path) for path in sorted(folder.glob("*.csv")))])
+
+
+def _text(markup: str) -> str:
+    """What a reader sees of `markup`, runs of spaces as one."""
+    return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", markup)).split())
+
+
+def _agrees(rows: pd.DataFrame, value: str, lo: str | None, hi: str | None, n: str | None = None) -> bool:
+    """Whether one of `rows` has these numbers, to the digits printed."""
+    fits = _rounds_to(rows["value"], value)
+    for column, printed in (("lo", lo), ("hi", hi), ("n", n)):
+        if printed:
+            fits &= _rounds_to(rows[column], printed)
+    return bool(fits.any())
+
+
 def _rounds_to(values: pd.Series, printed: str) -> np.ndarray:
-    digits = len(printed.partition(".")[2])
-    return np.abs(values.to_numpy(float) - float(printed)) <= 0.5001 * 10.0**-digits
+    return np.abs(values.to_numpy(float) - float(printed)) <= 0.5001 * 10.0 ** Decimal(printed).as_tuple().exponent

@@ -1,14 +1,18 @@
 """`nagkit verify`: passes on what was committed, and names what was touched."""
 
+import re
 import shutil
 
 import pytest
 from click.testing import CliRunner
+from docutils import nodes
+from docutils.core import publish_from_doctree
+from docutils.utils import new_document
 
 from nagkit import paths
 from nagkit.cli import cli
 from nagkit.errors import NagkitError
-from nagkit.report import verify
+from nagkit.report import sphinx, verify
 
 NAMES = ("book/results/table3.csv", "data/presets.yaml", "data/checkpoints/ranking_nb201_0.safetensors")
 
@@ -36,6 +40,23 @@ def test_one_altered_byte_is_named(copy, name):
     assert f"{name}: its content is not what the manifest says" in list(verify.problems())
 
 
+def test_every_committed_file_is_watched(tmp_path, monkeypatch):
+    listed = [line.split("  ", 1)[1] for line in (paths.root() / verify.MANIFEST).read_text("utf-8").splitlines()]
+    for name in (verify.MANIFEST, *listed):
+        content = bytearray((paths.root() / name).read_bytes())
+        if name != verify.MANIFEST:
+            content[len(content) // 2] ^= 1
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(content)
+    for folder in ("data", "book/results"):
+        for path in (paths.root() / folder).rglob("*"):
+            name = path.relative_to(paths.root()).as_posix()
+            assert path.is_dir() or path.suffix == ".md" or name in (verify.MANIFEST, *listed), name
+    monkeypatch.setattr(paths, "root", lambda: tmp_path)
+    named = {line.split(": its content")[0] for line in verify.problems()}
+    assert named >= set(listed) and len(listed) > 100
+
+
 def test_missing_and_new_files_are_named(copy):
     (copy / "data/presets.yaml").unlink()
     (copy / "data/other.json").write_text("{}")
@@ -54,6 +75,37 @@ def test_a_printed_number_that_is_no_row_of_its_csv_is_named(copy):
     notebook.write_text(text.replace(shown, printed.replace("93.41", "12.34")), encoding="utf-8")
     verify.write()
     assert list(verify.problems()) == ["table3.ipynb: prints '12.34 ± 0.00 (20)', which is no row of table3.csv"]
+
+
+@pytest.fixture
+def page(copy):
+    """The copy's page of table3 as the book prints it, with a sentence that has an interval."""
+    results = sphinx.read_results(copy / "book/results/table3.csv")
+    known = results[(results.origin == "ours") & (results.metric == "accuracy")].dropna(subset=["lo"]).iloc[0]
+    document = new_document("page")
+    document += nodes.paragraph("", f"As found: {' '.join(sphinx.spell(known))}.")
+    document += sphinx.results_table(results, "accuracy")
+    page = copy / verify.BOOK / "exhibits" / "table3.html"
+    page.parent.mkdir(parents=True)
+    printed = publish_from_doctree(document, writer_name="html5", settings_overrides={"output_encoding": "unicode"})
+    page.write_text(f"<article>{printed}</article>", encoding="utf-8")
+    assert list(verify.problems()) == []
+    return page
+
+
+def test_a_built_page_that_prints_another_number_is_named(page):
+    text = page.read_text(encoding="utf-8")
+    value = re.search(r"As found: (\S+) ", text)[1]
+    page.write_text(text.replace(f"As found: {value}", "As found: 12.34"), encoding="utf-8")
+    (line,) = verify.problems()
+    assert line.startswith("exhibits/table3.html: prints '12.34 [") and line.endswith("build the book again")
+
+
+def test_a_number_in_another_row_or_column_of_a_built_table_is_named(page):
+    text = page.read_text(encoding="utf-8")
+    first, second = list(dict.fromkeys(re.findall(r"<td><p>(\d+\.\d+)", text)))[:2]
+    page.write_text(text.replace(f"<td><p>{first}", f"<td><p>{second}", 1), encoding="utf-8")
+    assert any(f"prints '{second}" in line and " for " in line for line in verify.problems())
 
 
 def test_the_command_fails_with_the_lines_and_writes_on_demand(copy):
