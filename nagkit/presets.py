@@ -39,13 +39,20 @@ def load() -> dict:
     return yaml.safe_load((paths.DATA / "presets.yaml").read_text())
 
 
+def of_space(space: str) -> dict:
+    """The block of one search space; `NagkitError` when there is none, as for a space that was just added."""
+    if space not in load():
+        raise NagkitError(f"data/presets.yaml has no block for search space {space!r}; add one like that of mbv3")
+    return load()[space]
+
+
 @cache
 def predictor(space: str, dataset: str, *, rule: str = "x0", seed: int = 0) -> task.TaskPredictor:
     """The predictor that guides towards `dataset` by `rule`: the ranking one at x̂₀, the noise-aware one at x_t.
 
     `seed` is its training seed. Data sets without images are predicted with the mean code of the training tasks.
     """
-    targets = load()[space]["targets"]
+    targets = of_space(space)["targets"]
     if dataset not in targets:
         raise unknown("data set to guide towards", dataset, targets)
     if rule not in RULES:
@@ -66,7 +73,7 @@ def prior(space: str, name: str) -> Callable:
 
 def strength(space: str, prior_name: str, rule: str, scale: float | str | None = None) -> float:
     """A guidance scale: the chosen one of this prior and rule, their "diverse" one, or the number that is given."""
-    settings = load()[space]
+    settings = of_space(space)
     if scale is None:
         known = settings["scale"].get(rule, {})
         if prior_name not in known:
@@ -105,7 +112,7 @@ def denoiser(
         if rule is not None or scale is not None:
             raise NagkitError("a guidance rule or scale is given without a data set to guide towards; add --guide DATASET")
         return law
-    rule = rule or load()[space]["rule"]
+    rule = rule or of_space(space)["rule"]
     aim = predictor(space, dataset, rule=rule, seed=seed)
     return guide(law, aim, strength(space, prior_name, rule, scale), rule=rule)
 
@@ -138,7 +145,7 @@ def sample(
     if aim is not None and preset == "paper":
         raise NagkitError("preset paper guides at x_t with its own predictor; leave out --preset paper or the objective")
     home = get_space(space)
-    settings = load()[space]["presets"][preset]
+    settings = of_space(space)["presets"][preset]
     prior_name = prior_name or settings["prior"]
     if dataset is not None:
         rule = rule or settings["rule"]

@@ -1,4 +1,4 @@
-"""Sphinx extension for a book on the web: social card, page descriptions, text alternatives in notebooks, launch buttons.
+"""Sphinx extension for a book on the web: social card, page descriptions, captions in executed notebooks, launch buttons.
 
 Two environment variables say where things are, since the project has no fixed address: `NAGKIT_REPOSITORY` (the repository;
 adds its button and, on executed notebooks, Binder's) and `NAGKIT_BOOK` (the built book; completes the address of the card).
@@ -13,6 +13,8 @@ import numpy as np
 from docutils import nodes
 from matplotlib.figure import Figure
 from sphinx.application import Sphinx
+
+from nagkit.report import sphinx as book
 
 CARD = "_static/card.png"
 COLOURS = {"ground": "#ffffff", "text": "#1f2328", "edge": "#2f81c7", "end": "#d9670f", "noise": "#7d8590"}
@@ -74,13 +76,23 @@ def _plain(text: str) -> str:
     return nodes.unescape(text.replace("<em>", "").replace("</em>", ""))
 
 
-def add_alternatives(app: Sphinx, doctree: nodes.document) -> None:
-    """Images that an executed notebook shows carry no text; name what they are and where they are described."""
-    if not app.env.docname.startswith("results/"):
+def explain_figures(app: Sphinx, doctree: nodes.document) -> None:
+    """Give the figures of an executed notebook a text alternative, and a caption with n, profile and oracle."""
+    folder, _, name = app.env.docname.partition("/")
+    if folder != "results":
         return
-    title = next((title.astext() for title in doctree.findall(nodes.title)), app.env.docname)
-    for position, image in enumerate(doctree.findall(nodes.image), start=1):
-        image.setdefault("alt", f"Figure {position} of the executed notebook “{title}”; the exhibit's page describes it")
+    path = Path(app.srcdir) / folder / name
+    record = book.read_provenance(path.with_suffix(".provenance.json")) or {}
+    ours = book.read_results(path.with_suffix(".csv")).query("origin == 'ours'")
+    known = book.facts(ours, record.get("profile", "unknown"))
+    title = next((title.astext() for title in doctree.findall(nodes.title)), name)
+    for position, image in enumerate(list(doctree.findall(nodes.image)), start=1):
+        image["alt"] = f"Figure {position} of the executed notebook “{title}”; the exhibit's page describes it"
+        output = image
+        while output.get("nb_element") != "mime_bundle":
+            output = output.parent
+        caption = nodes.paragraph("", f"Figure {position} of this notebook. Ours: {known}.", classes=["exhibit-caption"])
+        output.parent.insert(output.parent.index(output) + 1, caption)
 
 
 def use_addresses(app: Sphinx, config: object) -> None:
@@ -104,7 +116,7 @@ def write_card(app: Sphinx, error: Exception | None) -> None:
 def setup(app: Sphinx) -> dict:
     """Register everything (Sphinx calls this)."""
     app.connect("config-inited", use_addresses)
-    app.connect("doctree-read", add_alternatives)
+    app.connect("doctree-read", explain_figures)
     app.connect("html-page-context", add_metadata)
     app.connect("html-page-context", drop_thebe, priority=900)
     app.connect("build-finished", write_card)

@@ -17,7 +17,10 @@ from nagkit.spaces.nb201 import CONV1, CONV3, EDGES, NONE, POOL
 
 
 class HasNetwork(Protocol):
+    """A recipe that says how large a cell network is."""
+
     network: Mapping[str, int]
+    """`channels` of the first stage and `cells` of each."""
 
 
 def build(space, arch: np.ndarray, n_classes: int, recipe: HasNetwork) -> "CellNetwork":

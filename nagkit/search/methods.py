@@ -148,7 +148,7 @@ def build(
 
 def chosen(space: str, method: str) -> dict:
     """Settings of a method that were chosen on the development set of a space."""
-    return presets.load()[space].get("search", {}).get(method, {})
+    return presets.of_space(space).get("search", {}).get(method, {})
 
 
 def run(
@@ -210,5 +210,5 @@ def _proposer(name: str, space: SearchSpace, settings: dict) -> Callable:
     rule, usual = ("xt", "diffusionnag-copy") if name == "guided-copy" else ("x0", "diffusionnag")
     scale = settings.get("scale", chosen(space.name, usual).get("scale", 100.0))
     prior = presets.prior(space.name, "score" if name == "guided-score" else "exact")
-    sigma_max = presets.load()[space.name]["presets"]["ours"].get("sigma_max", 5.0)
+    sigma_max = presets.of_space(space.name)["presets"]["ours"].get("sigma_max", 5.0)
     return proposers.GuidedPool(prior, rule=rule, scale=scale, sigma_max=sigma_max)

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from click.testing import CliRunner
 
 from nagkit import cli, presets
 from nagkit.diffusion.exact import exact_prior
@@ -90,6 +91,22 @@ def test_a_hundred_draws_from_the_exact_prior_of_the_new_space_are_valid_and_var
     )
     assert (errors == "").all()
     assert all(len(np.unique(slot)) == 8 for slot in archs.T)  # an op is missing with probability 8 (7/8)^100 < 2e-5 a slot
+
+
+def test_a_space_of_the_package_is_sampled_by_name_once_it_has_settings(monkeypatch):
+    import new_space
+
+    monkeypatch.setattr(base, "SPACES", (*base.SPACES, "size"))
+    monkeypatch.setitem(sys.modules, "nagkit.spaces.size", new_space)
+    command = ["sample", "--space", "size", "--n", "100"]
+    refused = CliRunner().invoke(cli.cli, command)
+    assert "data/presets.yaml has no block for search space 'size'; add one like that of mbv3" in str(refused.exception)
+    ours = {"sampler": "dpmpp_2m", "steps": 20, "prior": "exact"}
+    monkeypatch.setattr(presets, "load", lambda known=presets.load(): known | {"size": {"presets": {"ours": ours}}})
+    drawn = CliRunner().invoke(cli.cli, command)
+    assert drawn.exit_code == 0, drawn.output
+    pool = pd.read_csv(io.StringIO(drawn.stdout), keep_default_na=False)
+    assert len(pool) == 100 and (pool["error"] == "").all() and pool["arch"].nunique() > 90
 
 
 def test_guidance_needs_nothing_but_the_new_space():
