@@ -9,6 +9,7 @@ import tomllib
 from importlib.util import find_spec
 from pathlib import Path
 
+import nbformat
 import pytest
 import yaml
 
@@ -74,6 +75,20 @@ def test_version_title_and_licence_agree_everywhere():
     assert CITATION["keywords"] == ZENODO["keywords"]
     assert [author["name"] for author in CITATION["authors"]] == [creator["name"] for creator in ZENODO["creators"]]
     assert f"## {nagkit.__version__}" in (ROOT / "CHANGELOG.md").read_text("utf-8")
+
+
+def test_the_colab_notebook_asks_for_an_address_and_runs_what_exists():
+    notebook = nbformat.read(ROOT / ".binder" / "colab.ipynb", as_version=4)
+    nbformat.validate(notebook)
+    settings, *steps = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+    assert all(not cell.get("outputs") for cell in notebook.cells)
+    names: dict = {}
+    exec(settings, names)
+    assert (ROOT / "notebooks" / f"{names['notebook']}.ipynb").is_file()
+    extras = re.search(r"\[([\w,]+)\]\"", steps[0])[1].split(",")
+    assert set(extras) <= PROJECT["optional-dependencies"].keys()
+    with pytest.raises(ValueError, match="repository is empty; set it"):
+        exec(steps[0], names)
 
 
 def test_the_pythons_named_are_the_pythons_tested():
