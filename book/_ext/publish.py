@@ -101,6 +101,7 @@ def use_addresses(app: Sphinx, config: object) -> None:
     if address := os.environ.get("NAGKIT_REPOSITORY"):
         config.html_theme_options |= {
             "repository_url": address,
+            "repository_branch": "main",
             "path_to_docs": "book",
             "use_repository_button": True,
             "launch_buttons": {"binderhub_url": "https://mybinder.org", "notebook_interface": "jupyterlab"},
