@@ -1,6 +1,6 @@
-"""Sphinx extension of this book's own pages: the map of exhibits, verdicts, upstream files, drawings of cells, parallel runs.
+"""Sphinx extension of this book's own pages: the map of exhibits, verdicts, upstream files, drawings, the reader's own runs.
 
-Directives: `exhibit-map`, `verdict`, `data-registry`, `cells`, `parallel`.
+Directives: `exhibit-map`, `verdict`, `data-registry`, `cells`, `parallel`, `your-run`.
 """
 
 import json
@@ -11,11 +11,26 @@ from io import StringIO
 from pathlib import Path
 
 import click
+import pandas as pd
 import yaml
 from docutils import nodes
 from sphinx.application import Sphinx
 
-from nagkit.report.sphinx import RECORDED, BookDirective, Cell, Line, code, note, scroll, table
+from nagkit.report.plots import label
+from nagkit.report.sphinx import (
+    RECORDED,
+    BookDirective,
+    Cell,
+    Line,
+    code,
+    note,
+    provenance_box,
+    read_provenance,
+    read_results,
+    scroll,
+    shown,
+    table,
+)
 
 HEADING = "## Verdict"
 """What the output of the last but one cell of every notebook begins with."""
@@ -147,9 +162,59 @@ def commands(group: click.Group, prefix: str = "nagkit") -> Iterator[tuple[str, 
             yield f"{prefix} {name}", {parameter.name for parameter in command.params}
 
 
+class YourRun(BookDirective):
+    """This machine's quick numbers beside the recorded ones, for every exhibit that has been run."""
+
+    def run(self) -> list[nodes.Node]:
+        folder = self.watch(self.book.parent / "results" / "quick")
+        tables = sorted(folder.glob("*.csv")) if folder.is_dir() else []
+        if not tables:
+            return [note("Nothing has been run on this machine yet. ", code("make reproduce"),
+                          " runs every notebook in its quick profile and rebuilds the book.")]  # fmt: skip
+        made: list[nodes.Node] = []
+        for path in tables:
+            quick, (recorded, _) = read_results(self.watch(path)), self.recorded(path.stem)
+            made.append(nodes.rubric("", path.stem.replace("_", " ").capitalize()))
+            for metric in dict.fromkeys(quick[quick.origin == "ours"].metric):
+                unit = next((u for u in quick[quick.metric == metric].unit if u), "")
+                made.append(nodes.paragraph("", label(metric) + (f" ({unit})" if unit else ""), classes=["exhibit-caption"]))
+                made.append(scroll(compare(quick, recorded, metric)))
+            made += [provenance_box(read_provenance(self.watch(path.with_suffix(".provenance.json"))), path.stem)]
+        return made
+
+
+def compare(quick: pd.DataFrame, recorded: pd.DataFrame | None, metric: str) -> nodes.table:
+    """This machine's numbers of one metric beside the recorded ones, and whether the intervals overlap."""
+    keys = ["row", "column"]
+
+    def ours(table: pd.DataFrame) -> pd.DataFrame:
+        return table[(table.origin == "ours") & (table.metric == metric)].drop_duplicates(keys)
+
+    known = [] if recorded is None else [entry for _, entry in ours(recorded).iterrows()]
+    index = {tuple(entry[keys]): entry for entry in known}
+    rows: list[Line] = []
+    for _, entry in ours(quick).iterrows():
+        other = index.get(tuple(entry[keys]))
+        verdict = "–" if other is None else _overlap(entry, other)
+        names = [label(entry.row), label(entry.column)]
+        rows.append([*names, _with_n(entry), "–" if other is None else _with_n(other), verdict])
+    return table(["", "", "this machine", "recorded", "intervals"], rows, classes=["exhibit"])
+
+
+def _with_n(entry: pd.Series) -> list[nodes.Node]:
+    return shown(entry, f"n = {entry.n:.0f}" if pd.notna(entry.n) else "", entry.oracle)
+
+
+def _overlap(a: pd.Series, b: pd.Series) -> str:
+    if pd.isna([a.lo, a.hi, b.lo, b.hi]).any():
+        return "–"
+    return "overlap" if a.lo <= b.hi and b.lo <= a.hi else "apart"
+
+
 def setup(app: Sphinx) -> dict:
     """Register the directives (Sphinx calls this)."""
     app.add_directive("exhibit-map", ExhibitMap)
+    app.add_directive("your-run", YourRun)
     app.add_directive("verdict", Verdict)
     app.add_directive("data-registry", DataRegistry)
     app.add_directive("cells", Cells)

@@ -1,9 +1,11 @@
 """Sphinx extension of the book's front page: claims beside results, single numbers in prose, three figures, durations.
 
-Directives: `claims`, `claim-rules`, `front-figure`, `durations`. Role: `result`. Everything is read from `book/exhibits.yaml`,
-`book/results/` and, for numbers of the paper that stand in no results, `data/paper.yaml` (selectors with `known`).
+Directives: `claims`, `claims-here`, `claim-rules`, `front-figure`, `durations`. Role: `result`. Everything is read from
+`book/exhibits.yaml`, `book/results/` and, for numbers of the paper that stand in no results, `data/paper.yaml` (selectors
+with `known`).
 """
 
+from collections.abc import Iterator
 from html import escape
 from io import StringIO
 from pathlib import Path
@@ -48,20 +50,22 @@ class Claims(BookDirective):
     """One row a claim of the paper: its number, ours, and the verdict that the rules of `book/exhibits.yaml` give."""
 
     def run(self) -> list[nodes.Node]:
-        entries = yaml.safe_load(self.watch(self.book / "exhibits.yaml").read_text("utf-8"))
         rows, kinds, found = [], [], {word: [] for word in ORDER}
-        for entry in entries:
-            if "claim" not in entry:
-                continue
-            try:
-                line, word = self.line(entry)
-            except NagkitError as error:
-                raise self.error(f"exhibits.yaml, {entry['paper']}: {error}") from error
+        for entry, line, word in self.judged():
             rows.append(line)
             kinds.append(kind(word))
             found[word].append(entry)
         header: Line = ["claim, and oracle", "verdict", "paper", "ours [95 %]"]
         return [self.summary(found), book.scroll(book.table(header, rows, classes=["claims"], row_classes=kinds))]
+
+    def judged(self) -> Iterator[tuple[dict, Line, str]]:
+        """Every entry of `book/exhibits.yaml` with a claim, its line of the table, and its verdict in a word."""
+        for entry in yaml.safe_load(self.watch(self.book / "exhibits.yaml").read_text("utf-8")):
+            if "claim" in entry:
+                try:
+                    yield entry, *self.line(entry)
+                except NagkitError as error:
+                    raise self.error(f"exhibits.yaml, {entry['paper']}: {error}") from error
 
     def summary(self, found: dict[str, list[dict]]) -> nodes.Node:
         """The exhibits under each verdict, in one line each."""
@@ -131,6 +135,21 @@ class Claims(BookDirective):
         return made or [nodes.Text(empty)]
 
 
+class ClaimsHere(Claims):
+    """The verdicts of the claims that a page examines, each in a line that leads to the page's own words about it."""
+
+    def run(self) -> list[nodes.Node]:
+        items = []
+        for entry, _, word in self.judged():
+            if entry.get("page") == self.env.docname:
+                parts = [nodes.inline("", word, classes=["verdict"]), nodes.Text(f" {entry['paper']}: {entry['claim']} ")]
+                parts.append(nodes.reference("", "Why", refuri="#verdict", internal=True))
+                items.append(nodes.list_item("", nodes.paragraph("", "", *parts), classes=[kind(word)]))
+        if not items:
+            raise self.error(f"exhibits.yaml has no claim whose page is {self.env.docname}")
+        return [nodes.bullet_list("", *items, classes=["claims-summary"])]
+
+
 class ClaimRules(BookDirective):
     """The rules that a verdict is made of, from the code that applies them."""
 
@@ -170,7 +189,7 @@ class Result(SphinxRole):
 
 
 class FrontFigure(BookDirective):
-    """A figure of `nagkit.report.plots_front`, drawn from a recorded table; the body is its caption, A, B, C in order."""
+    """A figure of `nagkit.report.plots_front`, drawn from a recorded table; the body is its caption."""
 
     required_arguments = 1
     has_content = True
@@ -180,12 +199,11 @@ class FrontFigure(BookDirective):
         name = self.arguments[0]
         if name not in plots_front.FIGURES:
             raise self.error(f"no front figure {name!r}; there are: {', '.join(plots_front.FIGURES)}")
-        letter = "ABC"[self.env.temp_data.setdefault("nagkit-front-figures", 0)]
-        self.env.temp_data["nagkit-front-figures"] += 1
+        number = self.number("Figure")
         exhibit, shown, draw = plots_front.FIGURES[name]
         results, provenance = self.recorded(exhibit)
         if results is None:
-            return [book.note(f"Figure {letter} needs the recorded run of {exhibit}, which has not been made yet.")]
+            return [book.note(f"{number} needs the recorded run of {exhibit}, which has not been made yet.")]
         drawing = StringIO()
         with rc_context({"svg.hashsalt": name}):
             draw(results).savefig(drawing, format="svg", metadata={"Date": None})
@@ -195,7 +213,7 @@ class FrontFigure(BookDirective):
         figure = nodes.figure("", nodes.raw("", html, format="html"), classes=["exhibit-figure"])
         ours = results[(results.origin == "ours") & results.metric.str.fullmatch(shown)]
         known = book.facts(ours, (provenance or {}).get("profile", "unknown"))
-        text, messages = self.parse_inline(f"**Figure {letter}.** {' '.join(self.content)} Ours: {known}.")
+        text, messages = self.parse_inline(f"**{number}.** {' '.join(self.content)} Ours: {known}.")
         figure += nodes.caption("", "", *text)
         return [figure, self.downloads(exhibit), *messages]
 
@@ -241,6 +259,7 @@ def memory(record: dict | None) -> str:
 def setup(app: Sphinx) -> dict:
     """Register everything (Sphinx calls this)."""
     app.add_directive("claims", Claims)
+    app.add_directive("claims-here", ClaimsHere)
     app.add_directive("claim-rules", ClaimRules)
     app.add_directive("front-figure", FrontFigure)
     app.add_directive("durations", Durations)

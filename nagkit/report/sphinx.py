@@ -1,11 +1,12 @@
 """Sphinx extension of the book: tables, figures, provenance boxes and maps made from files, so that no number is typed.
 
-Directives: `exhibit`, `exhibit-figures`, `provenance`, `your-run`.
+Directives: `exhibit`, `exhibit-figures`, `provenance`.
 A missing results file becomes a note that says how to make it, never a warning, so the strict build passes on a fresh clone.
 """
 
 import json
 from pathlib import Path
+from string import ascii_uppercase
 
 import pandas as pd
 from docutils import nodes
@@ -29,7 +30,7 @@ def number(value: float, unit: str) -> str:
         return "–"
     if unit in DECIMALS and not (DECIMALS[unit] == 0 and value != round(value)):
         return f"{value:.{DECIMALS[unit]}f}"
-    return f"{value:.3g}"
+    return f"{value:.3g}" if not 1e3 <= abs(value) < 1e6 else f"{value:.0f}"
 
 
 def spell(entry: pd.Series) -> tuple[str, str]:
@@ -47,7 +48,8 @@ def spell(entry: pd.Series) -> tuple[str, str]:
     return value, f"[{number(entry.lo, entry.unit)}, {number(entry.hi, entry.unit)}]"
 
 
-def _shown(entry: pd.Series, *remarks: str) -> list[nodes.Node]:
+def shown(entry: pd.Series, *remarks: str) -> list[nodes.Node]:
+    """One result in a cell: its value, below it the spread and the remarks."""
     value, spread = spell(entry)
     return [nodes.Text(value), *(small(text) for text in (spread, ", ".join(filter(None, remarks))) if text)]
 
@@ -127,7 +129,7 @@ def results_table(results: pd.DataFrame, metric: str) -> nodes.table:
                 line.append("–")
                 continue
             entry = hit.iloc[0]
-            line.append(_shown(entry, f"n = {entry.n:.0f}" if pd.notna(entry.n) and (varies or origin != "ours") else ""))
+            line.append(shown(entry, f"n = {entry.n:.0f}" if pd.notna(entry.n) and (varies or origin != "ours") else ""))
         body.append(line)
         kinds.append(f"row-{origin}")
     return table(["", *map(label, columns)], body, classes=["exhibit"], row_classes=kinds)
@@ -181,34 +183,6 @@ def _flat(value: object) -> str:
     return text[:12] + "…" if is_hash else text or "–"
 
 
-def compare(quick: pd.DataFrame, recorded: pd.DataFrame | None, metric: str) -> nodes.table:
-    """This machine's numbers of one metric beside the recorded ones, and whether the intervals overlap."""
-    keys = ["row", "column"]
-
-    def ours(table: pd.DataFrame) -> pd.DataFrame:
-        return table[(table.origin == "ours") & (table.metric == metric)].drop_duplicates(keys)
-
-    known = [] if recorded is None else [entry for _, entry in ours(recorded).iterrows()]
-    index = {tuple(entry[keys]): entry for entry in known}
-    rows: list[Line] = []
-    for _, entry in ours(quick).iterrows():
-        other = index.get(tuple(entry[keys]))
-        verdict = "–" if other is None else _overlap(entry, other)
-        names = [label(entry.row), label(entry.column)]
-        rows.append([*names, _with_n(entry), "–" if other is None else _with_n(other), verdict])
-    return table(["", "", "this machine", "recorded", "intervals"], rows, classes=["exhibit"])
-
-
-def _with_n(entry: pd.Series) -> list[nodes.Node]:
-    return _shown(entry, f"n = {entry.n:.0f}" if pd.notna(entry.n) else "", entry.oracle)
-
-
-def _overlap(a: pd.Series, b: pd.Series) -> str:
-    if pd.isna([a.lo, a.hi, b.lo, b.hi]).any():
-        return "–"
-    return "overlap" if a.lo <= b.hi and b.lo <= a.hi else "apart"
-
-
 class BookDirective(SphinxDirective):
     """A directive that reads files beside the book and has its page rebuilt when they change."""
 
@@ -226,6 +200,13 @@ class BookDirective(SphinxDirective):
             read_results(self.watch(folder / f"{exhibit}.csv")),
             read_provenance(self.watch(folder / f"{exhibit}.provenance.json")),
         )
+
+    def number(self, kind: str) -> str:
+        """The next of this page's tables or figures, "Table A": letters, since "Table 2" is the paper's everywhere."""
+        seen = self.env.temp_data.setdefault("nagkit-captions", {})
+        seen[kind] = seen.get(kind, 0) + 1
+        tens, ones = divmod(seen[kind] - 1, 26)
+        return f"{kind} {ascii_uppercase[tens - 1] if tens else ''}{ascii_uppercase[ones]}"
 
     def downloads(self, exhibit: str) -> nodes.Node:
         """Links to the CSV of an exhibit, and to its notebook as it was run and as it is committed, where they are."""
@@ -271,7 +252,9 @@ class Exhibit(BookDirective):
             if metric not in known:
                 raise self.error(f"{name}.csv has no metric {metric!r}; it has: {', '.join(known)}")
             text = caption(results, metric, profile, self.options.get("columns", ""))
-            made += [nodes.paragraph("", text, classes=["exhibit-caption"]), scroll(results_table(results, metric))]
+            title = nodes.strong("", f"{self.number('Table')}.")
+            said = nodes.paragraph("", "", title, nodes.Text(f" {text}"), classes=["exhibit-caption"])
+            made += [said, scroll(results_table(results, metric))]
         return made
 
 
@@ -293,12 +276,14 @@ class ExhibitFigures(BookDirective):
             return []
         known = facts(results[results.origin == "ours"], (provenance or {}).get("profile", "unknown"))
         made: list[nodes.Node] = []
+        numbers = [self.number("Figure") for _ in found]
         for position, path in enumerate(found.values(), start=1):
             number_of = f" ({position} of {len(found)})" if len(found) > 1 else ""
             image = nodes.image(uri=f"/results/{self.watch(path).name}", alt=self.options.get("alt", name) + number_of)
             figure = nodes.figure("", image, classes=["exhibit-figure"])
             if position == len(found):
-                text, messages = self.parse_inline(f"{' '.join(self.content)} Ours: {known}.")
+                names = numbers[0] if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1].split()[1]}"
+                text, messages = self.parse_inline(f"**{names}.** {' '.join(self.content)} Ours: {known}.")
                 figure += nodes.caption("", "", *text)
                 made += messages
             made.append(figure)
@@ -314,31 +299,9 @@ class Provenance(BookDirective):
         return [provenance_box(self.recorded(self.arguments[0])[1], self.arguments[0])]
 
 
-class YourRun(BookDirective):
-    """This machine's quick numbers beside the recorded ones, for every exhibit that has been run."""
-
-    def run(self) -> list[nodes.Node]:
-        folder = self.watch(self.book.parent / "results" / "quick")
-        tables = sorted(folder.glob("*.csv")) if folder.is_dir() else []
-        if not tables:
-            return [note("Nothing has been run on this machine yet. ", code("make reproduce"),
-                          " runs every notebook in its quick profile and rebuilds the book.")]  # fmt: skip
-        made: list[nodes.Node] = []
-        for path in tables:
-            quick, (recorded, _) = read_results(self.watch(path)), self.recorded(path.stem)
-            made.append(nodes.rubric("", path.stem.replace("_", " ").capitalize()))
-            for metric in dict.fromkeys(quick[quick.origin == "ours"].metric):
-                unit = next((u for u in quick[quick.metric == metric].unit if u), "")
-                made.append(nodes.paragraph("", label(metric) + (f" ({unit})" if unit else ""), classes=["exhibit-caption"]))
-                made.append(scroll(compare(quick, recorded, metric)))
-            made += [provenance_box(read_provenance(self.watch(path.with_suffix(".provenance.json"))), path.stem)]
-        return made
-
-
 def setup(app: Sphinx) -> dict:
     """Register everything (Sphinx calls this)."""
     app.add_directive("exhibit", Exhibit)
     app.add_directive("exhibit-figures", ExhibitFigures)
     app.add_directive("provenance", Provenance)
-    app.add_directive("your-run", YourRun)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

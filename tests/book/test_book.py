@@ -54,6 +54,21 @@ def test_every_notebook_has_a_page_that_shows_its_results():
             assert f"```{{{directive}}} {notebook.stem}\n" in text
 
 
+def test_a_page_that_examines_a_claim_begins_with_its_verdict():
+    for item in EXHIBITS:
+        if "claim" in item and item.get("page", "").startswith("exhibits/"):
+            text = (BOOK / f"{item['page']}.md").read_text("utf-8")
+            assert re.match(r"# .*\n\n```\{claims-here\}\n```\n\n\*\*The claim\.\*\*", text), item["page"]
+
+
+def test_the_numbers_of_a_claim_are_the_papers():
+    known = {f"{float(number):g}" for number in re.findall(r"\d+(?:\.\d+)?", (ROOT / "data" / "paper.yaml").read_text("utf-8"))}
+    for page in (BOOK / "exhibits").glob("*.md"):
+        claim = re.search(r"\*\*The claim\.\*\*.*?\n\n", page.read_text("utf-8"), re.DOTALL)
+        for number in re.findall(r"\d+\.\d+", claim[0] if claim else ""):
+            assert f"{float(number):g}" in known, (page.name, number)
+
+
 def test_every_result_in_the_map_has_a_page():
     for item in EXHIBITS:
         assert ("results" in item or item["status"] == "drawn") == ("page" in item)

@@ -122,6 +122,12 @@ def test_table_shows_value_interval_and_n(page):
     assert ">94.10<" in page and "[93.90, 94.30]" in page and "n = 20" in page
 
 
+def test_tables_and_figures_are_numbered_by_letters(page):
+    text = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", "", page))
+    assert "Table A. Accuracy (%), by data set. Ours:" in text and "Table B. Trained (count)" in text
+    assert "Figure A to B. What one sees." in text
+
+
 def test_n_moves_to_the_caption_where_it_is_the_same_everywhere():
     line = {"row": "a", "column": "b", "metric": "m", "value": 1.0, "lo": 0.5, "hi": 1.5, "n": 7, "unit": "%"}
     rows = pd.DataFrame([line | {"origin": "ours", "oracle": "table"}])
@@ -233,12 +239,20 @@ def test_what_takes_a_scheduler_is_found_in_notebooks_and_commands(tmp_path):
 
 @pytest.mark.parametrize(
     ("value", "unit", "text"),
-    [(94.3733, "%", "94.37"), (12.0, "count", "12"), (12.5, "count", "12.5"), (0.012345, "s", "0.0123")],
+    [
+        (94.3733, "%", "94.37"),
+        (12.0, "count", "12"),
+        (12.5, "count", "12.5"),
+        (1085.4, "count", "1085"),
+        (0.012345, "s", "0.0123"),
+    ],
 )
 def test_decimals_follow_the_unit(value, unit, text):
     assert extension.number(value, unit) == text
 
 
 def test_no_overlap_is_claimed_without_both_intervals():
+    import pages
+
     with_interval = pd.Series({"lo": 1.0, "hi": 2.0})
-    assert extension._overlap(with_interval, pd.Series({"lo": float("nan"), "hi": float("nan")})) == "–"
+    assert pages._overlap(with_interval, pd.Series({"lo": float("nan"), "hi": float("nan")})) == "–"

@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -105,6 +106,19 @@ def test_a_claim_that_cannot_be_tested_says_why_and_other_exhibits_stay_out(tmp_
     page = build(tmp_path, csv=CSV.format(guided=94.1, lo=1.2))
     assert "1 cannot be tested Figure 1" in page and "nothing to measure" in page and "a drawing" in page
     assert "Something else" not in page
+
+
+def test_a_page_says_the_verdicts_of_its_own_claims(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys.modules[__name__], "MAP", MAP.replace("  results: demo\n", "  results: demo\n  page: index\n"))
+    index = "Title\n=====\n\n.. claims-here::\n\n.. _verdict:\n\nVerdict\n-------\n\nWords.\n"
+    page = build(tmp_path, csv=CSV.format(guided=94.0, lo=1.2), index=index)
+    assert "partly Table 9: Guided cells are better. Why" in page and "Overview" not in page
+    assert 'href="#verdict"' in (tmp_path / "out" / "index.html").read_text("utf-8")
+
+
+def test_a_page_without_a_claim_of_its_own_cannot_say_a_verdict(tmp_path):
+    with pytest.raises(SphinxWarning, match="no claim whose page is index"):
+        build(tmp_path, index="Title\n=====\n\n.. claims-here::\n")
 
 
 def test_without_a_results_file_nothing_is_claimed(tmp_path):

@@ -34,7 +34,8 @@ def built(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("publish")
     results = root / "book" / "results"
     results.mkdir(parents=True)
-    (root / "book" / "index.md").write_text("# Title\n\nWhat it is about.\n\n```{toctree}\nresults/demo\n```\n", encoding="utf-8")
+    text = "# Title\n\nWhat it is about.\n\n```{toctree}\nresults/demo\n```\n"
+    (root / "book" / "index.md").write_text(text, encoding="utf-8")
     (results / "demo.csv").write_text(CSV, encoding="utf-8")
     (results / "demo.provenance.json").write_text(json.dumps({"profile": "paper"}), encoding="utf-8")
     nbformat.write(notebook(), results / "demo.ipynb")
