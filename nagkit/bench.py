@@ -1,5 +1,6 @@
-"""How fast sampling and measuring are, each beside what it replaces, timed in the same run."""
+"""How fast sampling and measuring are, each beside what it replaces, timed in the same run; and what notebooks took here."""
 
+import json
 import multiprocessing
 import os
 import time
@@ -11,6 +12,7 @@ from statistics import median
 import numpy as np
 import torch
 
+from nagkit import paths
 from nagkit.benchmarks import supernet
 from nagkit.benchmarks.inherited import Inherited
 from nagkit.diffusion.exact import exact_prior
@@ -25,6 +27,22 @@ from nagkit.spaces.base import get_space
 
 PAPER_STEPS, TIMED_STEPS = 1000, 10
 N_UNGUIDED, N_GUIDED = 10_000, 256
+
+
+def notebook_rows() -> list[dict]:
+    """What the quick run of every notebook took on this machine: seconds, peak memory in MiB, oracle, and the processor.
+
+    `kept` counts the jobs that an earlier run had finished, whose time and memory are not in it. `NagkitError` when nothing
+    was run.
+    """
+    records = sorted(paths.results("quick").glob("*.provenance.json"))
+    if not records:
+        raise NagkitError(f"no notebook was run: {paths.results('quick')} holds no provenance; run `make reproduce` first")
+    rows = []
+    for record in (json.loads(path.read_text(encoding="utf-8")) for path in records):
+        row = {name: record[name] for name in ("exhibit", "seconds", "peak_rss_mb", "oracle", "cpu", "cores")}
+        rows.append(row | {"kept": record.get("jobs", {}).get("finished by an earlier run", 0)})
+    return rows
 
 
 def sampling_rows(

@@ -247,6 +247,15 @@ def bench_measuring(out) -> None:
     emit(pd.DataFrame(measuring_rows()), out)
 
 
+@bench.command("notebooks", epilog=EXAMPLE + "nagkit bench notebooks --out data/measured/quick_runs.csv")
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="CSV file instead of stdout.")
+def bench_notebooks(out) -> None:
+    """What the quick run of every notebook took on this machine: seconds and peak memory."""
+    from nagkit.bench import notebook_rows
+
+    emit(pd.DataFrame(notebook_rows()), out)
+
+
 @cli.group()
 def data() -> None:
     """The upstream benchmark files: list, fetch, verify."""

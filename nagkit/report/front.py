@@ -219,20 +219,26 @@ class FrontFigure(BookDirective):
 
 
 class Durations(BookDirective):
-    """Minutes, and memory where it was recorded, of every notebook: its recorded run, and its quick run on this machine."""
+    """Minutes and memory of every notebook: its recorded run, and the quick run that `nagkit bench notebooks` wrote down."""
 
     def run(self) -> list[nodes.Node]:
-        folders = self.book / "results", self.book.parent / "results" / "quick"
         names = sorted(path.stem for path in (self.book.parent / "notebooks").glob("*.ipynb"))
+        measured = self.watch(self.book.parent / "data" / "measured" / "quick_runs.csv")
+        quick = pd.read_csv(measured).set_index("exhibit").to_dict("index") if measured.is_file() else {}
         rows: list[Line] = []
         total = 0.0
         for name in names:
-            recorded, quick = (book.read_provenance(self.watch(folder / f"{name}.provenance.json")) for folder in folders)
+            recorded = book.read_provenance(self.watch(self.book / "results" / f"{name}.provenance.json"))
             total += (recorded or {}).get("seconds", 0.0)
             ran = duration(recorded, claims.UNRECORDED), earlier(recorded), memory(recorded)
-            rows.append([name, *ran, duration(quick, "not run here")])
-        header: Line = ["notebook", "recorded run", "jobs kept from earlier runs", "peak memory", "quick run, this machine"]
+            rows.append([name, *ran, duration(quick.get(name), "not measured"), memory(quick.get(name))])
+        peak = "its peak memory"
+        header: Line = ["notebook", "recorded run", "jobs kept from earlier runs", peak, "quick run", peak]
         text = f"Recorded runs together: {book.number(total / 3600, 'h')} hours at least."
+        if quick:
+            cores, cpu = (", ".join(sorted({str(run[key]) for run in quick.values()})) for key in ("cores", "cpu"))
+            spent = sum(run["seconds"] for run in quick.values())
+            text += f" Quick runs together: {book.number(spent / 60, 'min')} minutes on a machine of {cores} cores ({cpu})."
         return [nodes.paragraph("", text), book.scroll(book.table(header, rows, classes=["exhibit"]))]
 
 

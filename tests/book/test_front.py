@@ -153,7 +153,16 @@ def test_a_number_in_prose_needs_all_its_fields(tmp_path):
 
 def test_durations_count_the_jobs_that_were_kept_and_invent_no_memory(tmp_path):
     page = build(tmp_path, csv=CSV.format(guided=94.1, lo=1.2))
-    assert "demo 5.0 min 4 of 10 not recorded not run here" in page
+    assert "demo 5.0 min 4 of 10 not recorded not measured not recorded" in page
+
+
+def test_quick_runs_come_from_what_was_measured(tmp_path):
+    (tmp_path / "data" / "measured").mkdir(parents=True)
+    text = "exhibit,seconds,peak_rss_mb,oracle,cpu,cores,kept\ndemo,90.4,812,surrogate,Some CPU,2,0\n"
+    (tmp_path / "data" / "measured" / "quick_runs.csv").write_text(text)
+    page = build(tmp_path, csv=CSV.format(guided=94.1, lo=1.2))
+    assert "not recorded 90 s 812 MiB" in page
+    assert "Quick runs together: 1.51 minutes on a machine of 2 cores (Some CPU)." in page
 
 
 def entry(value: float, lo: float, hi: float) -> pd.Series:

@@ -1,5 +1,7 @@
 """The benchmarks: their rows and their arithmetic (the figures themselves belong to the machine)."""
 
+import json
+
 import pytest
 
 from nagkit import bench
@@ -72,3 +74,15 @@ def test_measuring_is_compared_to_networks_taken_one_by_one(monkeypatch):
     assert calls == [[1, 1], *[[1]] * 10, [10], [5, 5]]
     assert [row["ratio"] for row in rows] == [pytest.approx(row["per_minute"] / rows[0]["per_minute"]) for row in rows]
     assert all(row["per_minute"] == pytest.approx(600 / row["seconds"]) for row in rows)
+
+
+def test_what_notebooks_took_is_read_off_their_provenance(tmp_path, monkeypatch):
+    monkeypatch.setattr(bench.paths, "root", lambda: tmp_path)
+    with pytest.raises(NagkitError, match="no notebook was run: .*; run `make reproduce` first"):
+        bench.notebook_rows()
+    record = {"exhibit": "demo", "seconds": 3.5, "peak_rss_mb": 800, "oracle": "surrogate", "cpu": "Some CPU", "cores": 2}
+    for name, jobs in (("a", {}), ("b", {"jobs": {"asked": 9, "finished by an earlier run": 4}})):
+        path = tmp_path / "results" / "quick" / f"{name}.provenance.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(record | jobs | {"commit": "abc"}))
+    assert bench.notebook_rows() == [record | {"kept": 0}, record | {"kept": 4}]
