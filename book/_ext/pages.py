@@ -46,13 +46,13 @@ class ExhibitMap(BookDirective):
             if "claim" in item:
                 continue
             status = self.status(item)
-            name: Cell = item["paper"]
+            shows: Cell = item["shows"]
             if "page" in item:
                 target = self.env.app.builder.get_relative_uri(self.env.docname, item["page"])
-                name = nodes.reference("", item["paper"], refuri=target, internal=True)
-            rows.append([name, item["shows"], item["oracle"], nodes.inline("", status, classes=["status"])])
+                shows = nodes.reference("", item["shows"], refuri=target, internal=True)
+            rows.append([shows, item["oracle"], nodes.inline("", status, classes=["status"])])
             kinds.append("status-preview" if "not from" in status else f"status-{status.split()[0]}")
-        header: Line = ["exhibit", "what it shows", "oracle here", "status"]
+        header: Line = ["what it shows", "oracle here", "status"]
         return [scroll(table(header, rows, classes=["map"], row_classes=kinds))]
 
     def status(self, item: dict) -> str:

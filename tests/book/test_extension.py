@@ -208,6 +208,7 @@ def test_a_notebook_without_a_verdict_has_none():
 
 def test_status_in_the_map_follows_the_results(page, bare_page):
     assert "status-planned" in page and "status-done" in page and "status-ready" in page
+    assert page.count(">something</a>") == 2
     assert "status-done" not in bare_page
 
 
