@@ -11,6 +11,7 @@ from nagkit import paths
 from nagkit.data import images as data
 from nagkit.errors import NagkitError
 from nagkit.predictors import images as encoders
+from nagkit.predictors import probe
 
 SMALL = {"n_classes": 4, "widths": (4, 8), "epochs": 4, "batch_size": 16}
 needs_images = pytest.mark.skipif(paths.images() is None, reason="NAGKIT_IMAGES is unset: the real images are not shipped")
@@ -249,7 +250,7 @@ def test_training_learns_to_tell_colours(tmp_path, rng):
     x, y = coloured(256, 4, rng)
     encoder = encoders.train(x, y, checkpoint=tmp_path / "run", device="cpu", **SMALL | {"epochs": 10, "lr": 0.05})
     assert encoders.top_k(encoder, x, y, 1) > 60
-    assert encoders.linear_probe(encoders.features(x, encoder), y, encoders.features(x, encoder), y) > 90
+    assert probe.linear_probe(encoders.features(x, encoder), y, encoders.features(x, encoder), y) > 90
 
 
 def test_a_run_of_other_settings_is_not_resumed(tmp_path, rng):
