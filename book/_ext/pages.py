@@ -133,16 +133,19 @@ class DataRegistry(BookDirective):
 
 
 class Parallel(BookDirective):
-    """What can be spread over workers: notebooks and commands that take a scheduler, and how they are told."""
+    """What can be spread over processes or a scheduler's workers: the notebooks and commands, and how they are told."""
 
     def run(self) -> list[nodes.Node]:
         from nagkit.cli import cli
 
-        folder = self.book.parent / "notebooks"
-        found = [self.watch(path).stem for path in sorted(folder.glob("*.ipynb")) if "scheduler" in parameters(path)]
-        rows: list[Line] = [[code(name), code("-p n_workers 8"), code("-p scheduler tcp://host:8786")] for name in found]
-        takers = [name for name, options in commands(cli) if "scheduler" in options]
-        rows += [[code(name), code("--n-workers 8"), code("--scheduler tcp://host:8786")] for name in takers]
+        notebooks = sorted((self.book.parent / "notebooks").glob("*.ipynb"))
+        takers = [(path.stem, "-p n_workers 8", "-p scheduler", parameters(self.watch(path))) for path in notebooks]
+        takers += [(name, "--n-workers 8", "--scheduler", options) for name, options in commands(cli)]
+        rows: list[Line] = [
+            [code(name), code(cores), code(f"{anywhere} tcp://host:8786") if "scheduler" in known else "–"]
+            for name, cores, anywhere, known in takers
+            if "n_workers" in known
+        ]
         return [scroll(table(["notebook or command", "several cores", "any scheduler"], rows, classes=["map"]))]
 
 

@@ -226,16 +226,17 @@ def test_cells_are_drawn_with_a_text_alternative(page):
     assert "<svg" in page and 'aria-label="Cells as graphs: |nor_conv_3x3~0|' in page
 
 
-def test_what_takes_a_scheduler_is_found_in_notebooks_and_commands(tmp_path):
-    lines = ['profile = "quick"\n', 'scheduler = ""  # an address']
-    for name, source in (("with", lines), ("without", lines[:1])):
+def test_what_takes_workers_is_found_in_notebooks_and_commands(tmp_path):
+    lines = ['profile = "quick"\n', "n_workers = 1\n", 'scheduler = ""  # an address']
+    for name, source in (("both", lines), ("cores", lines[:2]), ("neither", lines[:1])):
         cells = [{"metadata": {"tags": ["parameters"]}, "source": source}, {"metadata": {}, "source": ["scheduler = 1"]}]
         (tmp_path / "notebooks").mkdir(exist_ok=True)
         (tmp_path / "notebooks" / f"{name}.ipynb").write_text(json.dumps({"cells": cells}))
     page = build(tmp_path, recorded=False, quick=False)
-    rows = re.sub(r"<[^>]+>", "", page)
-    assert "with" in rows and "without" not in rows
-    assert "nagkit fit search" in rows and "nagkit query" not in rows
+    words = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", page))
+    assert "both -p n_workers 8 -p scheduler tcp://host:8786" in words and "cores -p n_workers 8 –" in words
+    assert "neither" not in words
+    assert "nagkit fit search --n-workers 8 --scheduler tcp://host:8786" in words and "nagkit query" not in words
 
 
 @pytest.mark.parametrize(
