@@ -29,7 +29,7 @@ def number(value: float, unit: str) -> str:
     if pd.isna(value):
         return "–"
     if unit in DECIMALS and not (DECIMALS[unit] == 0 and value != round(value)):
-        return f"{value:.{DECIMALS[unit]}f}"
+        return f"{round(value, DECIMALS[unit]) + 0.0:.{DECIMALS[unit]}f}"  # no minus before a zero
     return f"{value:.3g}" if not 1e3 <= abs(value) < 1e6 else f"{value:.0f}"
 
 

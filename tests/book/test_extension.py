@@ -243,6 +243,7 @@ def test_what_takes_workers_is_found_in_notebooks_and_commands(tmp_path):
     ("value", "unit", "text"),
     [
         (94.3733, "%", "94.37"),
+        (-1e-15, "%", "0.00"),
         (12.0, "count", "12"),
         (12.5, "count", "12.5"),
         (1085.4, "count", "1085"),
