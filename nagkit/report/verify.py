@@ -35,9 +35,10 @@ def write() -> int:
     return len(found)
 
 
-def problems() -> Iterator[str]:
+def problems(*, book: bool = True) -> Iterator[str]:
     """What is wrong, one line each: a file that is missing, new or altered, and a printed number that no row of its CSV has.
 
+    Printed in the tables of executed notebooks and, with `book`, on the pages of the built book, if there is one.
     `NagkitError` outside a checkout, where there are no results to verify.
     """
     if not (paths.root() / MANIFEST).is_file():
@@ -54,7 +55,8 @@ def problems() -> Iterator[str]:
             yield f"{name}: its content is not what the manifest says"
     for notebook in sorted((paths.root() / "book" / "results").glob("*.ipynb")):
         yield from _misprints(notebook)
-    yield from _misprinted_pages()
+    if book:
+        yield from _misprinted_pages()
 
 
 def _files() -> list[str]:

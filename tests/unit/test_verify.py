@@ -108,6 +108,12 @@ def test_a_number_in_another_row_or_column_of_a_built_table_is_named(page):
     assert any(f"prints '{second}" in line and " for " in line for line in verify.problems())
 
 
+def test_what_is_here_can_be_taken_for_right_beside_an_older_book(page):
+    page.write_text(page.read_text(encoding="utf-8").replace("As found: ", "As found: 1.23 [1.00, 2.00]; "), encoding="utf-8")
+    assert CliRunner().invoke(cli, ["verify"]).exit_code == 1
+    assert CliRunner().invoke(cli, ["verify", "--write"]).exit_code == 0
+
+
 def test_the_command_fails_with_the_lines_and_writes_on_demand(copy):
     assert CliRunner().invoke(cli, ["verify"]).exit_code == 0
     (copy / "data/presets.yaml").write_text("{}")
