@@ -29,7 +29,7 @@ def copy(tmp_path, monkeypatch):
 
 
 def test_the_checkout_is_what_it_was():
-    assert list(verify.problems()) == []
+    assert list(verify.problems(book=False)) == []
 
 
 @pytest.mark.parametrize("name", NAMES)
