@@ -3,6 +3,7 @@
 Every function returns a closed matplotlib figure: a notebook shows it once, as the value of its cell.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
@@ -45,7 +46,7 @@ NAMES = {
 
 def label(name: str) -> str:
     """A key of the results as readers know it: data sets by their names, other words as they are."""
-    return " ".join(NAMES.get(word, word) for word in name.split(" "))
+    return re.sub(r"[\w-]+", lambda word: NAMES.get(word[0], word[0]), name)
 
 
 def search_curves(

@@ -101,6 +101,18 @@ def test_paired_difference_refuses_unequal_lengths():
         statistics.paired_difference([1.0, 2.0], [1.0])
 
 
+@pytest.mark.parametrize(
+    ("key", "text"),
+    [
+        ("cifar10, draw 1", "CIFAR-10, draw 1"),
+        ("imagenet16-120 regret", "ImageNet16-120 regret"),
+        ("x̂₀, exact prior", "x̂₀, exact prior"),
+    ],
+)
+def test_data_sets_have_their_names_in_labels(key, text):
+    assert plots.label(key) == text
+
+
 # The paper's numbers
 
 
