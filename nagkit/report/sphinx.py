@@ -282,7 +282,7 @@ class ExhibitFigures(BookDirective):
             image = nodes.image(uri=f"/results/{self.watch(path).name}", alt=self.options.get("alt", name) + number_of)
             figure = nodes.figure("", image, classes=["exhibit-figure"])
             if position == len(found):
-                names = numbers[0] if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1].split()[1]}"
+                names = numbers[0] if len(numbers) == 1 else f"{numbers[0].replace(' ', 's ')} to {numbers[-1].split()[1]}"
                 text, messages = self.parse_inline(f"**{names}.** {' '.join(self.content)} Ours: {known}.")
                 figure += nodes.caption("", "", *text)
                 made += messages

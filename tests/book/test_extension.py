@@ -125,7 +125,7 @@ def test_table_shows_value_interval_and_n(page):
 def test_tables_and_figures_are_numbered_by_letters(page):
     text = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", "", page))
     assert "Table A. Accuracy (%), by data set. Ours:" in text and "Table B. Trained (count)" in text
-    assert "Figure A to B. What one sees." in text
+    assert "Figures A to B. What one sees." in text
 
 
 def test_n_moves_to_the_caption_where_it_is_the_same_everywhere():
