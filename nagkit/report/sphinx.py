@@ -64,7 +64,8 @@ def counts(rows: pd.DataFrame) -> str:
 
 def facts(rows: pd.DataFrame, profile: str) -> str:
     """What every caption must say of numbers of ours: n, profile, oracle."""
-    return f"{counts(rows)}, profile {profile}, oracle {', '.join(sorted(set(rows.oracle) - {''})) or 'none'}"
+    oracles = {name for named in rows.oracle for name in named.split(", ")} - {""}
+    return f"{counts(rows)}, profile {profile}, oracle {', '.join(sorted(oracles)) or 'none'}"
 
 
 def read_results(path: Path) -> pd.DataFrame | None:

@@ -254,6 +254,11 @@ def test_decimals_follow_the_unit(value, unit, text):
     assert extension.number(value, unit) == text
 
 
+def test_an_oracle_is_named_once():
+    rows = pd.DataFrame({"n": [3, 3, 3], "oracle": ["ofa", "ofa, measured", ""]})
+    assert extension.facts(rows, "paper") == "n = 3, profile paper, oracle measured, ofa"
+
+
 def test_no_overlap_is_claimed_without_both_intervals():
     import pages
 
