@@ -58,10 +58,10 @@ class Claims(BookDirective):
         header: Line = ["claim, and oracle", "verdict", "paper", "ours [95 %]"]
         return [self.summary(found), book.scroll(book.table(header, rows, classes=["claims"], row_classes=kinds))]
 
-    def judged(self) -> Iterator[tuple[dict, Line, str]]:
-        """Every entry of `book/exhibits.yaml` with a claim, its line of the table, and its verdict in a word."""
+    def judged(self, page: str | None = None) -> Iterator[tuple[dict, Line, str]]:
+        """The entries of `book/exhibits.yaml` with a claim (of `page`), each with its line and its verdict in a word."""
         for entry in yaml.safe_load(self.watch(self.book / "exhibits.yaml").read_text("utf-8")):
-            if "claim" in entry:
+            if "claim" in entry and page in (None, entry.get("page")):
                 try:
                     yield entry, *self.line(entry)
                 except NagkitError as error:
@@ -140,11 +140,10 @@ class ClaimsHere(Claims):
 
     def run(self) -> list[nodes.Node]:
         items = []
-        for entry, _, word in self.judged():
-            if entry.get("page") == self.env.docname:
-                parts = [nodes.inline("", word, classes=["verdict"]), nodes.Text(f" {entry['paper']}: {entry['claim']} ")]
-                parts.append(nodes.reference("", "Why", refuri="#verdict", internal=True))
-                items.append(nodes.list_item("", nodes.paragraph("", "", *parts), classes=[kind(word)]))
+        for entry, _, word in self.judged(self.env.docname):
+            parts = [nodes.inline("", word, classes=["verdict"]), nodes.Text(f" {entry['paper']}: {entry['claim']} ")]
+            parts.append(nodes.reference("", "Why", refuri="#verdict", internal=True))
+            items.append(nodes.list_item("", nodes.paragraph("", "", *parts), classes=[kind(word)]))
         if not items:
             raise self.error(f"exhibits.yaml has no claim whose page is {self.env.docname}")
         return [nodes.bullet_list("", *items, classes=["claims-summary"])]
