@@ -1,0 +1,196 @@
+"""Exhibits: a table or figure declared as rows × columns × metrics × seeds, run as jobs, and written as tidy numbers.
+
+A notebook declares what its rows are (a `Task` each, with the seeds it is repeated over), what is measured of a run, and
+which rows are compared; `Exhibit.run` turns that into jobs, intervals and one tidy table. Every number of every table and
+figure is one row of it. Identifiers are short; the words that a reader sees stand in data/labels.yaml.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from itertools import product
+from typing import NamedTuple
+
+import numpy as np
+
+from nagkit.errors import NagkitError, unknown
+from nagkit.study import jobs
+from nagkit.study.estimates import Interval, Reduce, groups, mean_ci, paired_difference
+from nagkit.study.results import Results
+
+PROFILES = ("quick", "paper", "recorded")
+
+Measure = Callable[["Run"], float | Mapping[str, float]]
+
+
+def sizes(profile: str, *, quick: object, paper: object) -> object:
+    """The one of two settings that belongs to `profile`; `recorded` shows what `paper` computed."""
+    if profile not in PROFILES:
+        raise unknown("profile", profile, PROFILES)
+    return quick if profile == "quick" else paper
+
+
+class Run(NamedTuple):
+    """One finished job of an exhibit, as a measure sees it."""
+
+    row: str
+    column: str
+    seeds: Mapping[str, int]
+    arrays: Mapping[str, np.ndarray]
+    valid: np.ndarray
+    """The valid architectures among `arrays["archs"]`, int8 `(m, n_slots)`; empty when the job made none."""
+    values: np.ndarray
+    """What the exhibit's benchmark says of them, float64 `(m,)`."""
+
+
+class _Row(NamedTuple):
+    task: jobs.Task
+    over: Mapping[str, Sequence[int]]
+    columns: Sequence[str]
+
+
+class _Metric(NamedTuple):
+    measure: Measure
+    unit: str
+    reduce: Reduce
+    rows: Sequence[str] | None
+
+
+class Exhibit:
+    """What a table or figure is made of; `run` makes it.
+
+    `columns` are what every row is run for, usually data sets, and `axis` is the parameter of the jobs that takes them (a job
+    without it is the same for all columns). `benchmark` answers `query(archs, column, split=split)` for measures that want
+    accuracies. `seed` shifts all seeds of `over`, so another `seed` is another, independent study.
+    """
+
+    def __init__(
+        self, name: str, *, profile: str = "quick", seed: int = 0, columns: Sequence[str] = ("",), axis: str = "dataset",
+        benchmark: object = None, split: str = "test", oracle: str | None = None,
+    ):  # fmt: skip
+        if profile not in PROFILES:
+            raise unknown("profile", profile, PROFILES)
+        self.name, self.profile, self.seed, self.columns, self.axis = name, profile, seed, tuple(columns), axis
+        self.benchmark, self.split = benchmark, split
+        self.oracle = oracle if oracle is not None else getattr(benchmark, "oracle", "")
+        self._rows: dict[str, _Row] = {}
+        self._metrics: dict[str, _Metric] = {}
+        self._pairs: list[tuple[str, str, Sequence[str] | None]] = []
+
+    def row(
+        self, name: str, task: jobs.Task, *, over: Mapping[str, Sequence[int]] | None = None,
+        columns: Sequence[str] | None = None,
+    ) -> None:  # fmt: skip
+        """One row: `task` for every column (or those of `columns`) and every combination of the seeds in `over`.
+
+        The first seed of `over` is the outer one: with more than one value of it, intervals count its values, each first
+        averaged over the others, since runs that share a trained predictor are not independent. Otherwise they count runs.
+        """
+        if name in self._rows:
+            raise NagkitError(f"{self.name} has two rows called {name!r}; give one of them another name")
+        over, columns = dict(over or {}), self.columns if columns is None else tuple(columns)
+        for column in columns:
+            if column not in self.columns:
+                raise unknown(f"column of {self.name}", column, self.columns)
+        known = inspect.signature(task.function).parameters
+        for seed in over:
+            if seed not in known:
+                raise NagkitError(f"row {name!r}: {jobs.name_of(task.function)} has no parameter {seed!r} to repeat over")
+        self._rows[name] = _Row(task, over, columns)
+
+    def metric(
+        self, name: str, measure: Measure, *, unit: str, reduce: Reduce = mean_ci,
+        rows: Sequence[str] | None = None,
+    ) -> None:  # fmt: skip
+        """One metric: a number of each run in `unit`, or several by name, which become columns under "COLUMN NAME".
+
+        `reduce` makes an `Interval` of the numbers of all runs (default: mean and t interval over the outer seed).
+        """
+        if name in self._metrics:
+            raise NagkitError(f"{self.name} has two metrics called {name!r}; give one of them another name")
+        self._metrics[name] = _Metric(measure, unit, reduce, rows)
+
+    def pair(self, row: str, *others: str, metrics: Sequence[str] | None = None) -> None:
+        """Differences `row` minus each of `others`, in all metrics that are means or in those of `metrics`.
+
+        Paired by the outer seed where both rows have the same; from a row with other seeds its mean is subtracted.
+        """
+        for name in (row, *others):
+            if name not in self._rows:
+                raise unknown(f"row of {self.name}", name, self._rows)
+        for metric in metrics or ():
+            if metric not in self._metrics:
+                raise unknown(f"metric of {self.name}", metric, self._metrics)
+        self._pairs += [(row, other, metrics) for other in others]
+
+    def run(self, *, n_workers: int = 1, scheduler: str | None = None, progress: bool = True) -> Results:
+        """Do the jobs and measure them; with the profile `recorded`, read the committed numbers instead."""
+        results = Results(self)
+        if self.profile == "recorded":
+            return results
+        keys = [
+            (name, column, seeds)
+            for name, row in self._rows.items()
+            for column in row.columns
+            for seeds in product(*row.over.values())
+        ]
+        tasks = [self._task(*key) for key in keys]
+        done = jobs.run(tasks, n_workers=n_workers, scheduler=scheduler, progress=progress, label=self.name)
+        results.note(done, [path for task in tasks for path in task.files])
+        for (name, column, seeds), made in zip(keys, done, strict=True):
+            results.runs.append(self._run(name, column, dict(zip(self._rows[name].over, seeds, strict=True)), made.arrays))
+        for name, metric in self._metrics.items():
+            for row, column in dict.fromkeys((run.row, run.column) for run in results.runs):
+                if metric.rows is None or row in metric.rows:
+                    self._measure(results, name, metric, row, column)
+        for row, other, metrics in self._pairs:
+            self._compare(results, row, other, metrics)
+        return results
+
+    def _task(self, name: str, column: str, seeds: Sequence[int]) -> jobs.Task:
+        row = self._rows[name]
+        arguments = dict(row.task.arguments)
+        if self.axis in inspect.signature(row.task.function).parameters and self.axis not in arguments:
+            arguments[self.axis] = column
+        for axis, value in zip(row.over, seeds, strict=True):
+            arguments[axis] = value if axis == "training_seed" else 1000 * self.seed + value
+        return row.task._replace(arguments=arguments)
+
+    def _run(self, name: str, column: str, seeds: Mapping[str, int], arrays: Mapping[str, np.ndarray]) -> Run:
+        archs = arrays.get("archs", np.empty((0, 1), np.int8))
+        valid = archs[(archs >= 0).any(axis=-1)] if archs.ndim == 2 else archs
+        asked = self.benchmark is not None and archs.ndim == 2 and len(valid) > 0
+        values = self.benchmark.query(valid, column, split=self.split) if asked else np.empty(0)
+        return Run(name, column, seeds, arrays, valid, values)
+
+    def _measure(self, results: Results, name: str, metric: _Metric, row: str, column: str) -> None:
+        found = [metric.measure(run) for run in results.runs if (run.row, run.column) == (row, column)]
+        outer = next(iter(self._rows[row].over.values()), (0,))
+        if isinstance(found[0], Mapping):
+            for key in found[0]:
+                values = np.array([one[key] for one in found], float).reshape(len(outer), -1)
+                results.measured(row, str(key), f"{column} {name}".strip(), values, metric.unit, metric.reduce)
+        else:
+            values = np.array(found, float).reshape(len(outer), -1)
+            results.measured(row, column, name, values, metric.unit, metric.reduce)
+
+    def _compare(self, results: Results, row: str, other: str, metrics: Sequence[str] | None) -> None:
+        ours, theirs = self._rows[row].over, self._rows[other].over
+        same = next(iter(ours.items()), None) == next(iter(theirs.items()), None)
+        for (name, metric, column), (values, unit, reduce) in list(results.samples.items()):
+            base = metric if metric in self._metrics else metric.partition(" ")[2]
+            if name != row or reduce is not mean_ci or (other, metric, column) not in results.samples:
+                continue
+            if metrics is None or base in metrics:
+                against = results.samples[other, metric, column][0]
+                gap, n = _difference(values, against, same)
+                results.add(f"{row} minus {other}", column, f"difference of {metric}", gap, n=n, unit=unit)
+
+
+def _difference(values: np.ndarray, against: np.ndarray, same: bool) -> tuple[Interval, int]:
+    """Paired by outer seed; with a single one by run, as far as both have runs; from unlike seeds the mean is taken."""
+    if not same:
+        ours = groups(values)
+        return mean_ci(ours - against.mean()), len(ours)
+    ours, theirs = groups(values), groups(against)
+    n = min(len(ours), len(theirs))
+    return paired_difference(ours[:n], theirs[:n]), n

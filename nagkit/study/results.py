@@ -1,0 +1,195 @@
+"""The results of an exhibit: tidy numbers, their verdict and provenance, and the files that are written of them."""
+
+import json
+import os
+import re
+import time
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from hashlib import sha256
+from html import escape
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+import nagkit
+from nagkit import paths
+from nagkit.data import io
+from nagkit.errors import NagkitError
+from nagkit.study import jobs, tidy
+from nagkit.study.estimates import UNKNOWN, Interval, Reduce, groups, mean_ci
+
+
+class Results:
+    """The numbers of one run of an exhibit: `frame` (tidy), `runs`, and small `arrays` that its figures need."""
+
+    def __init__(self, exhibit):
+        self.exhibit, self.runs, self.arrays = exhibit, [], {}
+        self.samples: dict[tuple[str, str, str], tuple] = {}
+        self._rows: list[tuple] = []
+        self._record = {"jobs": 0, "cpu_seconds": 0.0, "peak_rss_mb": 0, "data": {}, "start": time.perf_counter()}
+        for key in ("commits", "code", "processors", "threads", "made"):
+            self._record[key] = {}
+        if exhibit.profile == "recorded" and self._file("safetensors").is_file():
+            self.arrays = io.read_arrays(self._file("safetensors"))[0]
+
+    def note(self, done: Sequence[jobs.Done], files: Sequence[Path] = ()) -> None:
+        """Enter finished jobs and the files they read into the provenance."""
+        note = self._record
+        for one in {id(one.record): one.record for one in done}.values():
+            note["jobs"] += 1
+            note["cpu_seconds"] += one["seconds"]
+            note["peak_rss_mb"] = max(note["peak_rss_mb"], one["peak_rss_mb"])
+            note["code"][one["function"]] = one["code"]
+            for key, name in (("commits", "commit"), ("processors", "processor"), ("threads", "threads"), ("made", "made")):
+                note[key][one[name]] = None
+        note["data"] |= {path: None for path in files}
+
+    def add(
+        self,
+        row: str,
+        column: str,
+        metric: str,
+        value: float | Interval,
+        *,
+        n: int,
+        unit: str,
+        source: str = "",
+        oracle: str | None = None,
+    ) -> None:
+        """One number of ours; an `Interval` brings its own bounds. `n` says how many seeds (or draws) it rests on."""
+        if self.exhibit.profile == "recorded":
+            return
+        interval = value if isinstance(value, Interval) else UNKNOWN._replace(mean=float(value))
+        oracle = self.exhibit.oracle if oracle is None else oracle
+        self._rows.append((self.exhibit.name, row, column, metric, *interval, n, unit, "ours", oracle, source))
+
+    def measured(self, row: str, column: str, metric: str, values: np.ndarray, unit: str, reduce: Reduce = mean_ci) -> None:
+        """One number of ours from the values of its runs, float64 `(outer seeds, others)`."""
+        values = np.atleast_2d(np.asarray(values, float))
+        self.samples[row, metric, column] = (values, unit, reduce)
+        if reduce is mean_ci:
+            self.add(row, column, metric, mean_ci(groups(values), unit), n=len(groups(values)), unit=unit)
+        else:
+            self.add(row, column, metric, reduce(values.ravel()), n=values.size, unit=unit)
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """All rows of ours, followed by the paper's own numbers where it prints any."""
+        name = self.exhibit.name
+        ours = self._recorded if self.exhibit.profile == "recorded" else tidy.to_frame(self._rows)
+        return pd.concat([ours, tidy.paper_rows(name)], ignore_index=True) if name in tidy.paper()["exhibits"] else ours
+
+    @cached_property
+    def _recorded(self) -> pd.DataFrame:
+        frame = tidy.read_csv(self._file("csv"))
+        return frame[frame["origin"] != "paper"]
+
+    @property
+    def ours(self) -> pd.DataFrame:
+        return self.frame.query("origin == 'ours'")
+
+    def number(self, row: str, column: str, metric: str, origin: str = "ours") -> pd.Series:
+        """One row of the frame; `NagkitError` when there is none."""
+        frame = self.frame
+        found = frame[(frame.row == row) & (frame.column == column) & (frame.metric == metric) & (frame.origin == origin)]
+        if len(found) != 1:
+            raise NagkitError(f"{self.exhibit.name} has {len(found)} numbers of {origin} for {row!r}, {column!r}, {metric!r}")
+        return found.iloc[0]
+
+    def table(self, *metrics: str, rows: Sequence[str] | None = None, paper: bool = True) -> pd.DataFrame:
+        """The table a notebook shows: a line a row, a column per metric and column, cells "mean ± half-width (n)"."""
+        return tidy.table(self.frame if paper else self.ours, metrics, rows)
+
+    def say(self, text: str) -> object:
+        """`text` as Markdown, in which `{row | column | metric}` stands for that number with its interval and unit."""
+        from IPython.display import Markdown
+
+        def spelled(match: re.Match) -> str:
+            row, column, metric, *origin = (part.strip() for part in match[1].split("|"))
+            return tidy.spelled(self.number(row, column, metric, *origin))
+
+        return Markdown(re.sub(r"\{([^{}]+\|[^{}]+)\}", spelled, text))
+
+    def verdict(self):
+        """The judge's verdict on this exhibit's claims, as a box."""
+        from nagkit.study import judge
+
+        return judge.box(self.exhibit.name, self.frame)
+
+    def provenance(self) -> "Box":
+        """Who computed the numbers, from the job files; for the profile `recorded`, what the recorded run said."""
+        file = self._file("provenance.json")
+        if self.exhibit.profile == "recorded":
+            return Box(json.loads(file.read_text("utf-8")) if file.is_file() else {})
+        note, exhibit = self._record, self.exhibit
+        said = {"exhibit": exhibit.name, "profile": exhibit.profile, "seed": exhibit.seed, "oracle": exhibit.oracle}
+        said |= {key: sorted(note[key]) for key in ("commits", "processors", "threads")} | {"code": note["code"]}
+        said |= {"made": max(note["made"], default=""), "jobs": note["jobs"], "cpu_seconds": round(note["cpu_seconds"], 1)}
+        said |= {"peak_rss_mb": max(note["peak_rss_mb"], round(jobs.peak_rss_mb()))}
+        said |= {"seconds": round(time.perf_counter() - note["start"], 1), "nagkit": nagkit.__version__}
+        data = {_name(path): sha256(path.read_bytes()).hexdigest() for path in sorted(note["data"])}
+        return Box(said | {"data": data} | jobs.machine())
+
+    def save(self, figures: Mapping[str, object] | None = None) -> "Box":
+        """Write CSV, provenance, `arrays` and `figures` (suffix → figure, "" for the exhibit's own) as SVG and PNG.
+
+        Returns the provenance, for the notebook to show. Every file appears whole or not at all, and a rerun of the same
+        computation writes the same bytes. With the profile `recorded` only the figures are drawn anew.
+        """
+        from matplotlib import rc_context
+
+        for suffix, figure in (figures or {}).items():
+            stem = "_".join(filter(None, (self.exhibit.name, suffix)))
+            for kind, fixed in (("svg", {"Date": None}), ("png", {"Software": None})):
+                content = BytesIO()
+                with rc_context({"svg.hashsalt": stem}):
+                    figure.savefig(content, format=kind, metadata=fixed)
+                io.write_bytes(self._file(kind).with_name(f"{stem}.{kind}"), content.getvalue())
+        said = self.provenance()
+        if self.exhibit.profile != "recorded":
+            io.write_text(self._file("provenance.json"), json.dumps(said, indent=2) + "\n")
+            io.write_text(self._file("csv"), tidy.to_csv(self.frame))
+            if self.arrays:
+                io.write_arrays(self._file("safetensors"), self.arrays)
+        return said
+
+    def compare_golden(self) -> str:
+        """Compare a quick run on embedded data with its golden numbers; a sentence, or `NagkitError` where they differ.
+
+        Other runs have none and are not compared. With `NAGKIT_GOLDEN=write` the golden file is written instead.
+        """
+        exhibit, path = self.exhibit, paths.root() / "tests" / "golden" / f"{self.exhibit.name}.csv"
+        if (exhibit.profile, exhibit.seed) != ("quick", 0) or "table" in exhibit.oracle or not path.parent.is_dir():
+            return "Not compared with golden numbers: those are of profile quick, seed 0, embedded data."
+        if os.environ.get("NAGKIT_GOLDEN") == "write":
+            io.write_text(path, tidy.to_csv(self.ours))
+        gaps = tidy.golden_gaps(self.ours, tidy.read_csv(path))
+        if gaps:
+            more = f" and {len(gaps) - 3} more" if len(gaps) > 3 else ""
+            raise NagkitError(f"{path.name} differs: {'; '.join(gaps[:3])}{more}; if this is meant: NAGKIT_GOLDEN=write")
+        return f"Agrees with {len(self.ours)} golden numbers."
+
+    def _file(self, suffix: str) -> Path:
+        profile = "quick" if self.exhibit.profile == "quick" else "paper"
+        return paths.results(profile) / f"{self.exhibit.name}.{suffix}"
+
+
+class Box(dict):
+    """A provenance record that a notebook shows as a folded two-column table."""
+
+    def _repr_html_(self) -> str:
+        rows = "".join(f"<tr><th>{escape(str(key))}</th><td>{escape(_flat(value))}</td></tr>" for key, value in self.items())
+        return f"<details><summary>Provenance</summary><table><caption>Provenance</caption>{rows}</table></details>"
+
+
+def _flat(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {item[:12] if isinstance(item, str) else item}" for key, item in value.items()) or "none"
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _name(path: Path) -> str:
+    return path.relative_to(paths.DATA).as_posix() if path.is_relative_to(paths.DATA) else path.name
