@@ -31,7 +31,7 @@ quick: $(NOTEBOOKS)
 $(NOTEBOOKS): $(READY)
 	@mkdir -p results/quick
 	@echo "$@: running (quick profile)"
-	@$(BIN)/papermill notebooks/$@.ipynb results/quick/$@.ipynb -p profile quick --kernel python3 --no-progress-bar --log-level WARNING
+	@$(BIN)/papermill notebooks/$@.ipynb results/quick/$@.ipynb -p profile quick --engine ipc --kernel python3 --no-progress-bar --log-level WARNING
 	@echo "$@: done, results/quick/$@.ipynb"
 
 paper: $(NOTEBOOKS:%=paper-%)
@@ -39,7 +39,7 @@ paper: $(NOTEBOOKS:%=paper-%)
 # papermill writes cell by cell; the committed copy is replaced only by a run that reached its end.
 $(NOTEBOOKS:%=paper-%): paper-%: $(READY)
 	@mkdir -p _build/paper book/results
-	$(BIN)/papermill notebooks/$*.ipynb _build/paper/$*.ipynb -p profile paper --kernel python3
+	$(BIN)/papermill notebooks/$*.ipynb _build/paper/$*.ipynb -p profile paper --engine ipc --kernel python3
 	@mv _build/paper/$*.ipynb book/results/$*.ipynb
 	@$(BIN)/nagkit verify --write
 	@echo "$*: recorded, book/results/$*.ipynb"

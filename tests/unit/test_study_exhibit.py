@@ -1,0 +1,138 @@
+"""An exhibit turns declared rows, columns, metrics and seeds into tidy numbers with honest intervals."""
+
+import json
+
+import numpy as np
+import pytest
+
+from nagkit import paths
+from nagkit.errors import NagkitError
+from nagkit.study import estimates, tidy
+from nagkit.study.exhibit import Exhibit, sizes
+from nagkit.study.jobs import Task
+
+DATA = {"training_seed": range(3), "seed": range(4)}
+
+
+def values(dataset, seed, training_seed=0, level=0.0):
+    return {"x": np.array([level + 10 * training_seed + seed + 100 * (dataset == "b")])}
+
+
+def level(run):
+    return float(run.arrays["x"][0])
+
+
+@pytest.fixture(autouse=True)
+def fresh(tmp_path, monkeypatch):
+    monkeypatch.setenv("NAGKIT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(paths, "root", lambda: tmp_path)
+
+
+def declared(**options):
+    exhibit = Exhibit("test", columns=["a", "b"], **options)
+    exhibit.row("low", Task(values, {}), over=DATA)
+    exhibit.row("high", Task(values, {"level": 7.0}), over=DATA)
+    exhibit.metric("level", level, unit="count")
+    exhibit.pair("high", "low")
+    return exhibit
+
+
+def test_intervals_count_the_outer_seed_and_average_over_the_others():
+    results = declared().run(progress=False)
+    entry = results.number("low", "a", "level")
+    expected = estimates.mean_ci(np.array([1.5, 11.5, 21.5]), "count")
+    assert (entry["value"], entry["lo"], entry["hi"], entry["n"]) == (*expected, 3)
+    assert results.number("low", "b", "level")["value"] == pytest.approx(111.5)
+
+
+def test_with_one_outer_seed_intervals_count_runs():
+    exhibit = Exhibit("test", columns=["a"])
+    exhibit.row("only", Task(values, {}), over={"seed": range(5)})
+    exhibit.metric("level", level, unit="count")
+    assert exhibit.run(progress=False).number("only", "a", "level")["n"] == 5
+
+
+def test_differences_are_paired_so_what_runs_share_cancels():
+    entry = declared().run(progress=False).number("high minus low", "a", "difference of level")
+    assert (entry["value"], entry["lo"], entry["hi"], entry["n"]) == (7, 7, 7, 3)
+
+
+def test_a_row_with_other_seeds_is_compared_by_its_mean():
+    exhibit = declared()
+    exhibit.row("null", Task(values, {"level": 5.0}), over={"seed": range(2)})
+    exhibit.pair("low", "null")
+    assert exhibit.run(progress=False).number("low minus null", "a", "difference of level")["value"] == pytest.approx(
+        11.5 - 5.5
+    )
+
+
+def test_a_measure_with_several_numbers_makes_columns():
+    exhibit = Exhibit("test", columns=["a"])
+    exhibit.row("only", Task(values, {}), over={"seed": range(2)})
+    exhibit.metric("level", lambda run: {"1": level(run), "2": 2 * level(run)}, unit="count")
+    assert exhibit.run(progress=False).number("only", "2", "a level")["value"] == 1
+
+
+def test_another_seed_is_another_study_with_the_same_predictors():
+    first, second = (declared(seed=seed).run(progress=False).number("low", "a", "level")["value"] for seed in (0, 1))
+    assert second - first == 1000
+
+
+def test_what_is_declared_wrongly_is_named():
+    exhibit = declared()
+    with pytest.raises(NagkitError, match="two rows called 'low'"):
+        exhibit.row("low", Task(values, {}))
+    with pytest.raises(NagkitError, match="two metrics called 'level'"):
+        exhibit.metric("level", level, unit="")
+    with pytest.raises(NagkitError, match="unknown row of test 'lwo'"):
+        exhibit.pair("high", "lwo")
+    with pytest.raises(NagkitError, match="unknown metric of test 'size'"):
+        exhibit.pair("high", "low", metrics=["size"])
+    with pytest.raises(NagkitError, match="unknown column of test 'c'"):
+        exhibit.row("new", Task(values, {}), columns=["c"])
+    with pytest.raises(NagkitError, match="row 'new': test_study_exhibit:values has no parameter 'sede'"):
+        exhibit.row("new", Task(values, {}), over={"sede": [1]})
+    with pytest.raises(NagkitError, match="unknown profile 'fast'"):
+        Exhibit("test", profile="fast")
+    with pytest.raises(NagkitError, match="unknown profile 'fast'"):
+        sizes("fast", quick=1, paper=2)
+
+
+def test_provenance_comes_from_the_job_files_and_survives_a_second_run():
+    declared().run(progress=False)
+    said = declared().run(progress=False).save()  # every job was there already
+    assert said["jobs"] == 48 and list(said["code"]) == ["test_study_exhibit:values"]
+    assert json.loads((paths.results("quick") / "test.provenance.json").read_text())["code"] == said["code"]
+
+
+def test_the_recorded_profile_shows_the_committed_numbers_and_writes_none(tmp_path):
+    declared(profile="paper").run(progress=False).save()
+    files = {path: path.read_bytes() for path in paths.results("paper").iterdir()}
+    results = declared(profile="recorded").run(progress=False)
+    assert results.number("low", "a", "level")["value"] == pytest.approx(11.5)
+    assert results.save()["profile"] == "paper"
+    assert {path: path.read_bytes() for path in paths.results("paper").iterdir()} == files
+
+
+@pytest.mark.parametrize("shift", [0.5, -0.5])
+@pytest.mark.parametrize("row", [0, 3, 7])
+def test_half_a_point_of_accuracy_fails_the_golden_comparison(shift, row):
+    exhibit = declared()
+    exhibit.metric("accuracy", lambda run: 50 + level(run) / 10, unit="%")
+    frame = exhibit.run(progress=False).ours.query("metric == 'accuracy'").reset_index(drop=True)
+    other = frame.copy()
+    other.loc[row % len(other), "value"] += shift
+    assert tidy.golden_gaps(frame, frame) == []
+    assert len(tidy.golden_gaps(other, frame)) == 1
+
+
+def test_an_interval_stays_in_the_range_of_its_quantity():
+    skew = np.array([100.0, 100.0, 97.0])
+    assert estimates.mean_ci(skew).hi > 100
+    assert estimates.mean_ci(skew, "%").hi <= 100
+    assert estimates.share(np.ones(20)).lo < 100 == estimates.share(np.ones(20)).hi
+
+
+def test_text_takes_its_numbers_from_the_results():
+    said = declared().run(progress=False).say("A level of {low | a | level}.").data
+    assert said.startswith("A level of 11.5 [") and "{" not in said
