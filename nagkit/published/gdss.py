@@ -1,6 +1,6 @@
 """The score networks of GDSS (Jo et al., 2022) as the published code has them: the baseline of the paper's Table 4.
 
-Neither reads the noise level. The published code hands them the directed mask as it is; GDSS itself knows undirected graphs only.
+Neither reads the noise level. The published code hands them the directed mask as it is; GDSS knows undirected graphs only.
 """
 
 import math
@@ -33,7 +33,7 @@ class GraphScore(nn.Module):
 
 
 class AttentionScore(nn.Module):
-    """`ScoreNetworkX_GMH`: powers of the mask are channels, which attention between convolved nodes revises from layer to layer.
+    """`ScoreNetworkX_GMH`: powers of the mask are channels, which attention between convolved nodes revises in every layer.
 
     `channels` counts them at the start, inside, and at the end; `directed` as in `GraphScore`.
     """

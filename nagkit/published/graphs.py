@@ -39,7 +39,7 @@ def adjacency(space: str, wiring: str = "published") -> np.ndarray:
 
 
 def mask(space: str, kind: str, wiring: str = "published") -> torch.Tensor:
-    """Which node (row) attends to which (column), float32 of {0, 1}: direct successors ("raw") or all descendants ("closure")."""
+    """Which node (row) attends to which (column), of {0, 1}: direct successors ("raw") or all descendants ("closure")."""
     if kind not in MASKS:
         raise unknown("mask", kind, MASKS)
     reach = adjacency(space, wiring)
@@ -55,7 +55,7 @@ def score_code(archs: np.ndarray) -> np.ndarray:
 
 
 def guide_code(archs: np.ndarray) -> np.ndarray:
-    """What the MobileNetV3 guide is trained on, float32 `(B, 20, 9)`: an absent slot is operation 0, kernel 3 and expansion 3."""
+    """What the MobileNetV3 guide is trained on, float32 `(B, 20, 9)`: an absent slot is operation 0 (3×3, 3)."""
     return score_code(np.maximum(archs, 0))
 
 
@@ -63,7 +63,7 @@ def ranker_types(space: str, archs: np.ndarray, *, absent: str = "any", listed=N
     """Node types that a ranking predictor reads, int64 `(B, n_nodes + 2 or n_nodes)`: input 0, output 1, operations from 2.
 
     NAS-Bench-201: 2 + operation. MobileNetV3: 2 + 9 (depth - 2) + operation, depth that of the slot's stage. `absent` says what
-    stands for an absent slot: "any" of the 27 types, drawn from `rng` (a `numpy.random.Generator`), as the published code ranks;
+    stands for an absent slot: "any" of the 27 types, drawn from `rng`, a NumPy generator, as the published code ranks;
     "listed" as it trains, the operation that `listed` `(B, 20)` holds for it although no network uses it.
     """
     archs = np.asarray(archs, np.int64)

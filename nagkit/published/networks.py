@@ -31,7 +31,8 @@ def load_official(model: nn.Module, weights: dict[str, Tensor]) -> nn.Module:
     weights = {name: value for name, value in weights.items() if not name.startswith(UNUSED)}
     own = model.state_dict()
     for name in sorted(own.keys() ^ weights.keys()):
-        raise NagkitError(f"weights {'lack' if name in own else 'hold an unknown'} parameter {name!r} of {type(model).__name__}")
+        what = "lack" if name in own else "hold an unknown"
+        raise NagkitError(f"weights {what} parameter {name!r} of {type(model).__name__}")
     for name, value in weights.items():
         if own[name].shape != value.shape:
             raise NagkitError(f"parameter {name!r} has shape {tuple(value.shape)}, expected {tuple(own[name].shape)}")
@@ -51,7 +52,7 @@ def position_codes(n_nodes: int, width: int, positions: str = "node", *, interle
     """Codes of the nodes, float64 `(n_nodes, width)`.
 
     "node": one code a node (NAS-Bench-201); "stage": codes repeat every four nodes (MobileNetV3); "none": zeros, the paper's
-    ablation. Sine and cosine alternate (published) unless not `interleaved`: then as in `sinusoid`, exponents i / 31 for i / 32.
+    ablation. Sine and cosine alternate (published) unless not `interleaved`: then as in `sinusoid`, with i / 31 for i / 32.
     """
     if positions not in POSITIONS:
         raise unknown("position code", positions, POSITIONS)

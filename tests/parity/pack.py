@@ -25,7 +25,7 @@ class Case:
 
     def __getitem__(self, key: str) -> torch.Tensor:
         if key not in self.arrays:
-            raise NagkitError(f"parity case {self.name} has no array {key!r}; take a pack of commit {COMMIT} as its README says")
+            raise NagkitError(f"parity case {self.name} has no array {key!r}; take a pack of commit {COMMIT}")
         value = torch.from_numpy(self.arrays[key])
         return value.double() if value.is_floating_point() else value
 
@@ -70,7 +70,7 @@ def folder(path: Path = FOLDER) -> Path:
         except SafetensorError as error:
             raise NagkitError(f"parity case {file} cannot be read ({error}); copy it again") from error
         if commit != COMMIT:
-            raise NagkitError(f"parity case {file.name} was made from commit {commit}, these tests read {COMMIT}; take its pack")
+            raise NagkitError(f"parity case {file.name} was made from commit {commit}, these tests read {COMMIT}")
     return path
 
 

@@ -1,0 +1,284 @@
+"""Training as published: the noise-aware guide and the ranking predictor of NAS-Bench-201, and its score network.
+
+A run saves its whole state every few hundred steps, in one atomic step, and a second call goes on from there: the result is
+that of an uninterrupted run. `guide(seed)` is the published guide; every keyword is a quirk or a size, the published value its
+default. The ranking predictor's training is unpublished and uses MetaD2A's constants.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from copy import deepcopy
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from nagkit import paths
+from nagkit.data import io, resume, upstream
+from nagkit.errors import NagkitError, unknown
+from nagkit.predictors import images
+from nagkit.published import data, graphs, losses
+from nagkit.published.networks import CellGuide, ScoreNetwork
+from nagkit.published.rankers import Ranker
+from nagkit.rng import torch_stream
+from nagkit.spaces.base import get_space
+
+FORMAT = "published {kind} 1"
+GUIDE = {
+    "steps": 10_001,  # steps 0 to 10,000, the first of them at rate 0
+    "batch": 256,
+    "lr": 1e-3,
+    "warmup": 1000,
+    "clip": 1.0,
+    "sigma_max": 5.0,
+    "noisy": True,
+    "divisor": 100.0,  # labels are standard deviations over this
+    "wiring": "published",
+    "mask": "raw",
+    "backward": "normalised",
+    "scale": "set",
+    "head": 32,
+    "images": 20,
+    "code": "real",
+}
+SCORE = {
+    "steps": 250_000,
+    "batch": 256,
+    "lr": 2e-5,
+    "warmup": 1000,
+    "clip": 1.0,
+    "sigma_max": 5.0,
+    "ema": 0.9999,
+    "wiring": "published",
+    "mask": "raw",
+    "positions": "node",
+    "interleaved": True,
+    "shared_start": True,
+}
+RANKER = {"epochs": 400, "batch": 32, "lr": 1e-4, "factor": 0.1, "patience": 10, "divisor": 100.0, "scale": "set", "images": 20}
+DEFAULTS = {"guide": GUIDE, "score": SCORE, "ranker": RANKER}
+CODES = ("real", "mean")
+
+
+def settings(kind: str, changed: Mapping) -> dict:
+    """The published settings of a `kind` of network with some `changed`; `NagkitError` for one that does not exist."""
+    if kind not in DEFAULTS:
+        raise unknown("published network", kind, DEFAULTS)
+    for name, value in changed.items():
+        if name not in DEFAULTS[kind]:
+            raise unknown(f"setting of the published {kind}", name, DEFAULTS[kind])
+        if type(value) is not type(DEFAULTS[kind][name]):
+            expected = type(DEFAULTS[kind][name]).__name__
+            raise NagkitError(f"setting {name} of the published {kind} must be {expected}, got {value!r}")
+    return DEFAULTS[kind] | dict(changed)
+
+
+def checkpoint(kind: str, seed: int, **changed) -> Path:
+    """Where the network of a training seed lies; what differs from the published settings is part of its name."""
+    full = settings(kind, changed)
+    differs = [f"{name}-{full[name]}" for name in sorted(changed) if full[name] != DEFAULTS[kind][name]]
+    return paths.DATA / "checkpoints" / f"{'_'.join([f'published-{kind}', 'nb201', str(seed), *differs])}.safetensors"
+
+
+def guide(seed: int, *, path: Path | None = None, also: tuple[int, ...] = (), progress: bool = True, **changed) -> Path:
+    """Train the noise-aware guide of NAS-Bench-201 from training seed `seed`, resuming an interrupted run; its path.
+
+    `changed` settings: see `GUIDE`. `code` "mean" gives every task the mean features of all classes. `also` names earlier step
+    counts at which the network is saved too, under the name of a run of so many steps. No moving average, as published. Every
+    class of a batch is encoded once where its images do not change from draw to draw; that changes no number.
+    """
+    full = settings("guide", changed)
+    if full["code"] not in CODES:
+        raise unknown("data set code", full["code"], CODES)
+    triplets, space = upstream.triplets(), get_space("nb201")
+    rows = data.training_rows(triplets.order)
+    label = torch.from_numpy(losses.labels(triplets.accuracy, rows, full["divisor"])[rows]).float()
+    x, classes = space.encode(triplets.archs[rows]), torch.from_numpy(triplets.classes[triplets.task[rows]]) - 1
+    library, graph = data.class_images(), graphs.mask("nb201", full["mask"], full["wiring"])
+    if full["code"] == "mean":
+        library = library.mean(dim=(0, 1), keepdim=True).expand_as(library[:, :1])
+
+    def build() -> CellGuide:
+        return CellGuide(n_features=library.shape[2], **{key: full[key] for key in ("head", "backward", "scale")})
+
+    def loss(model: CellGuide, step: int) -> Tensor:
+        batch = shuffled(len(x), full["batch"], step, seed)
+        level = losses.sigma(losses.times(torch.rand(len(batch))), full["sigma_max"])
+        code = task_codes(model, library, classes[batch], full["images"])
+        if not full["noisy"]:
+            level = torch.full_like(level, losses.sigma(losses.FLOOR, full["sigma_max"]))
+        z = torch.randn(x[batch].shape) if full["noisy"] else 0.0
+        return losses.guide_loss(lambda at, s: model(at, s, graph, code), x[batch], level, z, label[batch])
+
+    def write(model: CellGuide, steps: int) -> Path:
+        target = path if path and steps == full["steps"] else checkpoint("guide", seed, **(changed | {"steps": steps}))
+        return save(model, target, "guide", seed, full | {"steps": steps})
+
+    return write(_run("guide", seed, full, build, loss, write, also, progress)[0], full["steps"])
+
+
+def score(seed: int, *, path: Path | None = None, also: tuple[int, ...] = (), progress: bool = True, **changed) -> Path:
+    """Train the score network of NAS-Bench-201 on all 15,625 cells; what is saved is the moving average. See `guide`."""
+    full = settings("score", changed)
+    space = get_space("nb201")
+    x, graph = space.encode(space.all()), graphs.mask("nb201", full["mask"], full["wiring"])
+
+    def build() -> ScoreNetwork:
+        return ScoreNetwork(8, 7, **{key: full[key] for key in ("positions", "interleaved", "shared_start")})
+
+    def loss(model: ScoreNetwork, step: int) -> Tensor:
+        batch = shuffled(len(x), full["batch"], step, seed)
+        level = losses.sigma(losses.times(torch.rand(len(batch))), full["sigma_max"])
+        return losses.score_loss(lambda at, s: model(at, s, graph), x[batch], level, torch.randn(x[batch].shape))
+
+    def write(model: ScoreNetwork, steps: int) -> Path:
+        target = path if path and steps == full["steps"] else checkpoint("score", seed, **(changed | {"steps": steps}))
+        return save(model, target, "score", seed, full | {"steps": steps})
+
+    return write(_run("score", seed, full, build, loss, write, also, progress)[1], full["steps"])
+
+
+def ranker(seed: int, *, path: Path | None = None, progress: bool = True, **changed) -> Path:
+    """Train the ranking predictor of NAS-Bench-201 with MetaD2A's constants, the paper having published none; its path.
+
+    Adam at 1e-4, a tenth of it after ten epochs without a better training loss, squared error summed over batches of 32, and of
+    all epochs the network whose predictions correlate best with the labels of the 400 validation triplets.
+    """
+    full = settings("ranker", changed)
+    triplets = upstream.triplets()
+    label = torch.from_numpy(losses.labels(triplets.accuracy, data.training_rows(triplets.order), full["divisor"])).float()
+    types = torch.from_numpy(graphs.ranker_types("nb201", triplets.archs))
+    classes, library = torch.from_numpy(triplets.classes[triplets.task]) - 1, data.class_images()
+    rows = {"train": data.training_rows(triplets.order), "held": triplets.order[: data.VALIDATION]}
+    rows = {key: torch.from_numpy(np.array(value)) for key, value in rows.items()}
+    with torch.random.fork_rng(devices=[]):
+        stream = _own(seed, "ranker")
+        model = Ranker("nb201", library.shape[2], scale=full["scale"])
+        best, optimiser = deepcopy(model), torch.optim.Adam(model.parameters(), lr=full["lr"])
+        plan = {"factor": full["factor"], "patience": full["patience"]}
+        schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(optimiser, "min", **plan)
+        modules, state = {"model": model, "best": best}, _state("ranker", seed, full)
+        done = resume.restore(state, modules, optimiser, stream) if state.is_file() else {"epoch": 0, "highest": -1.0}
+        if done["epoch"]:
+            schedule.load_state_dict(done["schedule"])
+
+        def predict(part: Tensor) -> Tensor:
+            return model(types[part], task_codes(model, library, classes[part], full["images"]))
+
+        for epoch in tqdm(range(done["epoch"], full["epochs"]), desc="published ranker", disable=not progress, mininterval=1.0):
+            model.train()
+            total = 0.0
+            for step in range(-(-len(rows["train"]) // full["batch"])):
+                batch = rows["train"][shuffled(len(rows["train"]), full["batch"], step, seed, epoch)]
+                loss = (predict(batch) - label[batch]).square().sum()
+                optimiser.zero_grad()
+                loss.backward()
+                optimiser.step()
+                total += float(loss.detach())
+            schedule.step(total / len(rows["train"]))
+            model.eval()
+            with torch.no_grad():
+                guess = torch.cat([predict(part) for part in rows["held"].split(256)])
+            correlation = float(torch.corrcoef(torch.stack([guess, label[rows["held"]]]))[0, 1])
+            if correlation > done["highest"]:
+                done["highest"] = correlation
+                best.load_state_dict(model.state_dict())
+            done |= {"epoch": epoch + 1, "schedule": schedule.state_dict()}
+            resume.store(state, done, modules, optimiser, stream)
+    return save(best, path or checkpoint("ranker", seed, **changed), "ranker", seed, full)
+
+
+def shuffled(n: int, batch: int, step: int, seed: int, epoch: int | None = None) -> Tensor:
+    """Rows of the batch of a step: epochs of all `n` rows in random order, the last batch of each being what is left."""
+    batches = -(-n // batch)
+    epoch, place = (step // batches, step % batches) if epoch is None else (epoch, step)
+    order = torch.randperm(n, generator=torch_stream(seed, f"published/epoch {epoch}"))
+    return order[place * batch : (place + 1) * batch]
+
+
+def task_codes(model: nn.Module, library: Tensor, classes: Tensor, n_images: int) -> Tensor:
+    """Codes of tasks given the `classes` `(B, classes)` of each, rows of `library` `(classes, images, features)`.
+
+    Draws `n_images` of every class; where that is all of them, which the encoder reads in no order, a class is encoded once.
+    """
+    if library.shape[1] > n_images:
+        return model.set_code(data.draw_images(library, classes, n_images))
+    present, place = classes.unique(return_inverse=True)
+    return model.inter_setpool(model.intra_setpool(library[present])[place])
+
+
+def save(model: nn.Module, path: Path, kind: str, seed: int, full: Mapping) -> Path:
+    """Write a trained network with its settings, matrices in half precision, atomically."""
+    arrays = {name: (p.half() if p.ndim > 1 else p).detach().cpu().numpy() for name, p in model.named_parameters()}
+    metadata = {"format": FORMAT.format(kind=kind), "seed": seed, "settings": dict(full)}
+    return io.write_arrays(path, arrays, metadata | {"codes": images.sha256(images.CODES)})
+
+
+def load(kind: str, seed: int, *, path: Path | None = None, **changed) -> nn.Module:
+    """The network that `guide`, `score` or `ranker` made, frozen and in evaluation mode.
+
+    Raises `NagkitError` when the file is no such network, was trained with other settings (another mask or wiring, say) than
+    the published ones and the `changed`, or on other image features than the committed ones.
+    """
+    full, path = settings(kind, changed), path or checkpoint(kind, seed, **changed)
+    arrays, metadata = io.read_arrays(path)
+    if metadata.get("format") != FORMAT.format(kind=kind):
+        raise NagkitError(f"{path.name} is no published {kind}; nagkit.published.train.{kind}({seed}) makes one")
+    for name, value in full.items():
+        if metadata["settings"].get(name) != value:
+            raise NagkitError(
+                f"{path.name} was trained with {name} {metadata['settings'].get(name)!r}, asked for was {value!r}"
+            )
+    if kind != "score" and metadata["codes"] != images.sha256(images.CODES):
+        raise NagkitError(f"{path.name} was trained on other image features than {images.CODES.name}; train it anew")
+    features = arrays["intra_setpool.enc.0.mab.fc_q.weight"].shape[1] if kind != "score" else 0
+    if kind == "guide":
+        model = CellGuide(n_features=features, **{key: full[key] for key in ("head", "backward", "scale")})
+    elif kind == "ranker":
+        model = Ranker("nb201", features, scale=full["scale"])
+    else:
+        model = ScoreNetwork(8, 7, **{key: full[key] for key in ("positions", "interleaved")})
+    model.load_state_dict({name: torch.from_numpy(value).float() for name, value in arrays.items()})
+    return model.eval().requires_grad_(False)
+
+
+def _run(kind: str, seed: int, full: Mapping, build: Callable, loss: Callable, write: Callable, also, progress: bool):
+    """The network after all steps, and its moving average (the same network where there is none)."""
+    with torch.random.fork_rng(devices=[]):
+        stream = _own(seed, kind)
+        model = build().train()
+        average = deepcopy(model) if "ema" in full else model
+        optimiser = losses.adam(model.parameters())
+        modules = {"model": model} | ({"average": average} if "ema" in full else {})
+        state, every = _state(kind, seed, full), 250
+        done = resume.restore(state, modules, optimiser, stream)["step"] if state.is_file() else 0
+        bar = tqdm(initial=done, total=full["steps"], desc=f"published {kind}", disable=not progress, mininterval=2.0)
+        for step in range(done, full["steps"]):
+            value = loss(model, step)
+            losses.update(value, optimiser, losses.rate(step, full["lr"], full["warmup"]), full["clip"])
+            if "ema" in full:
+                losses.follow(average, model, losses.decay(step, full["ema"]))
+            bar.update()
+            if step + 1 in also:
+                write(average, step + 1)
+            if (step + 1) % every == 0 or step + 1 == full["steps"]:
+                bar.set_postfix(loss=f"{float(value.detach()):.3g}")
+                resume.store(state, {"step": step + 1}, modules, optimiser, stream)
+        bar.close()
+    return model.eval(), average.eval()
+
+
+def _own(seed: int, kind: str) -> torch.Generator:
+    """The global stream, seeded for a run: dropout reads no other."""
+    torch.default_generator.manual_seed(torch_stream(seed, f"published/{kind}").initial_seed())
+    return torch.default_generator
+
+
+def _state(kind: str, seed: int, full: Mapping) -> Path:
+    """Where a run keeps its state: runs that differ in nothing but their number of steps share it."""
+    what = {name: value for name, value in full.items() if name not in ("steps", "epochs")}
+    digest = hashlib.sha256(json.dumps([kind, seed, what, images.sha256(images.CODES)], sort_keys=True).encode())
+    return paths.cache() / "training" / f"published-{kind}_{seed}-{digest.hexdigest()[:16]}.safetensors"
