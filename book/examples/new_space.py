@@ -4,11 +4,11 @@ Each of five layers has one of eight numbers of channels: `8:16:24:32:64`.
 """
 
 import numpy as np
-import torch
 
 from nagkit.diffusion import exact, samplers
 from nagkit.errors import NagkitError
 from nagkit.rng import torch_stream
+from nagkit.spaces import base
 
 CHANNELS = [str(n) for n in range(8, 65, 8)]
 
@@ -16,32 +16,15 @@ CHANNELS = [str(n) for n in range(8, 65, 8)]
 class Space:
     """`nagkit.spaces.base.SearchSpace`, which has the types; rows index `CHANNELS`."""
 
-    name, laws, stages = "size", ("uniform",), None
+    name, title, laws = "size", "NATS-Bench, sizes", ("uniform",)
     n_slots, n_nodes, n_ops, size = 5, 5, 8, 8**5
     adjacency = np.eye(5, k=1, dtype=bool)  # a chain
     allowed = np.ones((5, 8), bool)
-
-    def random(self, n, rng):
-        return rng.integers(0, 8, (n, 5), dtype=np.int8)
-
-    def mutate(self, archs, rng):
-        slots = rng.integers(0, 5, (len(archs), 1)) == np.arange(5)
-        return ((archs + slots * rng.integers(1, 8, (len(archs), 1))) % 8).astype(np.int8)
-
-    def is_valid(self, archs):
-        return ((archs >= 0) & (archs < 8)).all(axis=1)
-
-    def encode(self, archs):
-        return torch.from_numpy(archs[:, :, None] == np.arange(8)).float() * 2 - 1
-
-    def decode(self, x):
-        count, finite = (x > 0).sum(dim=2).numpy(), torch.isfinite(x).all(dim=(1, 2))
-        failed = [~finite.numpy(), (count == 0).any(axis=1), (count > 1).any(axis=1)]
-        errors = np.select(failed, ["not finite", "no operation", "several operations"], "")
-        return np.where(errors[:, None] == "", self.decode_argmax(x), np.int8(-1)), errors
-
-    def decode_argmax(self, x):
-        return x.argmax(dim=2).numpy().astype(np.int8)
+    all, code, is_valid = base.every, base.code, base.is_valid
+    encode, decode, decode_argmax = base.encode, base.decode, base.decode_argmax
+    random, mutate, neighbours = base.random, base.mutate, base.neighbours
+    prior, features, draw = base.prior, base.features, base.draw
+    null_rankings = {"widest": lambda archs, rng: base.ranked(archs, archs.sum(axis=1), rng=rng)}
 
     def to_string(self, archs):
         return [":".join(CHANNELS[i] for i in arch) for arch in archs]

@@ -28,7 +28,7 @@ from nagkit.diffusion.score import PaperScoreNetwork, ScoreNetwork, as_denoiser
 from nagkit.diffusion.sde import VE, geometric_sigmas
 from nagkit.errors import NagkitError, unknown
 from nagkit.rng import numpy_stream, torch_stream
-from nagkit.spaces.base import SearchSpace, keys
+from nagkit.spaces.base import SearchSpace, is_listed, keys
 
 _NETWORKS = {network.__name__: network for network in (ScoreNetwork, PaperScoreNetwork, GDSSScoreNetwork)}
 N_UNLISTED = 450_000  # training draws from a space too large to list: nine tenths of the paper's 500,000
@@ -42,7 +42,7 @@ def training_archs(space: SearchSpace, share: float = 1.0, seed: int = 0) -> np.
     A seeded draw of `floor(share * size)` rows of `space.all()`, in its order; of a space too large to list, where `share` must
     be 1, `N_UNLISTED` seeded draws from the first of its laws.
     """
-    if space.stages is not None:
+    if not is_listed(space):
         if share != 1:
             raise NagkitError(f"{space.name} is too large to train on a share of it; leave out --share {share}")
         return space.random(N_UNLISTED, numpy_stream(seed, "score/training draws"))

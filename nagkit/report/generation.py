@@ -5,15 +5,10 @@ from collections.abc import Mapping, Sequence
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import FancyBboxPatch
 
-from nagkit.errors import NagkitError
 from nagkit.report.plots import DASHES, MARKERS, NAMES, PALETTE, STYLE, plain_log
-from nagkit.spaces import mbv3
-
-_KERNEL_COLOURS = {3: "#56B4E9", 5: "#E69F00", 7: "#D55E00"}
+from nagkit.spaces.base import get_space
 
 
 def error_bars(frame: pd.DataFrame) -> Figure:
@@ -108,33 +103,11 @@ def sampler_panels(frame: pd.DataFrame, labels: Sequence[str], *, floor: str = "
 
 def network_strip(archs: np.ndarray, titles: Sequence[str] | None = None) -> Figure:
     """Drawings of MBv3 networks, one above the other."""
-    archs = np.asarray(archs)
+    archs, space = np.asarray(archs), get_space("mbv3")
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(len(archs), 1, figsize=(10.5, 1.75 * len(archs)), squeeze=False)
         for i, ax in enumerate(axes[:, 0]):
-            draw_network(archs[i], ax)
+            space.draw(ax, archs[i])
             ax.set_title(titles[i] if titles is not None else "", fontsize=12, loc="left")
     plt.close(figure)
     return figure
-
-
-def draw_network(arch: np.ndarray, ax: Axes) -> None:
-    """One MBv3 network: five stages from left to right, a box a layer; its height is the expansion, its colour the kernel.
-
-    A slot beyond the depth of its stage is dotted and empty.
-    """
-    arch = np.asarray(arch)
-    if arch.shape != (20,) or not mbv3.Space().is_valid(arch[None]).all():
-        raise NagkitError(f"a drawing needs one valid network of 20 slots, got {arch.tolist()}")
-    for slot, op in enumerate(arch):
-        x = slot + 0.8 * (slot // mbv3.N_SLOTS)
-        kernel, expand = (mbv3.KERNELS[op // 3], mbv3.EXPANDS[op % 3]) if op >= 0 else (None, 3)
-        box = {"boxstyle": "round,pad=0,rounding_size=0.08", "lw": 1.2}
-        style = {"fc": _KERNEL_COLOURS[kernel], "ec": "#333333"} if kernel else {"fc": "none", "ec": "#AAAAAA", "ls": ":"}
-        ax.add_patch(FancyBboxPatch((x + 0.06, -expand / 2), 0.88, expand, **box, **style))
-        if kernel:
-            ax.text(x + 0.5, 0, f"{kernel}×{kernel}\n×{expand}", ha="center", va="center", fontsize=9.5, linespacing=1.1)
-        if slot % mbv3.N_SLOTS == 0:
-            ax.text(x + 2, -3.5, f"stage {slot // mbv3.N_SLOTS + 1}", ha="center", va="top", fontsize=10, color="#555555")
-    ax.set(xlim=(-0.1, 23.4), ylim=(-4.6, 3.2))
-    ax.set_axis_off()

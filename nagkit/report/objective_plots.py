@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from nagkit.report import plots
-from nagkit.report.cells import OP_STYLE
+from nagkit.spaces import nb201
 
 
 def operation_bars(frame: pd.DataFrame, metrics: Mapping[str, str]) -> Figure:
@@ -19,7 +19,7 @@ def operation_bars(frame: pd.DataFrame, metrics: Mapping[str, str]) -> Figure:
         for ax, (metric, title) in zip(axes[0], metrics.items(), strict=True):
             wide = frame[frame["metric"] == metric].pivot(index="row", columns="column", values="value").reindex(rows)
             left = np.zeros(len(rows))
-            for name, colour in OP_STYLE.values():
+            for name, colour in nb201.Space.styles:
                 share = wide[name].to_numpy()
                 ax.barh(np.arange(len(rows))[::-1], share, left=left, color=colour, height=0.78, label=name)
                 left = left + share

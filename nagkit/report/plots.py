@@ -14,8 +14,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from nagkit.report.cells import draw_cell
 from nagkit.report.statistics import half_width
+from nagkit.spaces.base import get_space
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C8C8C")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
@@ -266,7 +266,7 @@ def sampler_error(frame: pd.DataFrame, *, floor: str = "exact draws") -> Figure:
 
 def cell_strip(archs: np.ndarray, titles: Sequence[str] | None = None, *, columns: int = 4) -> Figure:
     """Drawings of NB201 cells, `columns` to a line."""
-    archs = np.asarray(archs)
+    archs, space = np.asarray(archs), get_space("nb201")
     columns = min(columns, len(archs))
     lines = -(-len(archs) // columns)
     with plt.rc_context(STYLE):
@@ -274,7 +274,7 @@ def cell_strip(archs: np.ndarray, titles: Sequence[str] | None = None, *, column
         for i, ax in enumerate(axes.flat):
             ax.set_axis_off()
             if i < len(archs):
-                draw_cell(archs[i], ax)
+                space.draw(ax, archs[i])
                 ax.set_title(titles[i] if titles is not None else "", fontsize=12)
     return closed(figure)
 

@@ -192,7 +192,7 @@ def _surrogate(name: str, space: SearchSpace, generator: torch.Generator, settin
     if name == "hamiltonian":
         return surrogates.HamiltonianSurrogate(structure, perceptrons(4), generator, rate=settings.get("rate", 3e-2))
     if name == "ensemble":
-        encode = encoding.paths if space.name == "nb201" else structure
+        encode = getattr(space, "paths", structure)
         return surrogates.NetworkSurrogate(encode, perceptrons(5), bayesian_head=False, steps=steps)
     return surrogates.NetworkSurrogate(structure, perceptrons(1), bayesian_head=True, steps=steps)
 

@@ -10,15 +10,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from nagkit.errors import NagkitError
-from nagkit.spaces import nb201
 
 COUNTS = (1, 3, 5, 10, 20)
 """Numbers of trained architectures at which methods are compared."""
 
 
 def incumbent(values: np.ndarray) -> np.ndarray:
-    """Best value so far, same shape; the last axis counts trained architectures."""
-    return np.maximum.accumulate(values, axis=-1)
+    """Best value so far, same shape, failed ones (NaN) passed over; the last axis counts trained architectures."""
+    return np.fmax.accumulate(values, axis=-1)
 
 
 def after(values: np.ndarray, counts: Sequence[int] = COUNTS) -> np.ndarray:
@@ -39,28 +38,3 @@ def trained_until(values: np.ndarray, target: float) -> np.ndarray:
     """
     reached = np.asarray(values) >= target - 5e-4
     return np.where(reached.any(axis=-1), reached.argmax(axis=-1) + 1.0, np.inf)
-
-
-def ranked(archs: np.ndarray, *scores: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:
-    """The distinct rows of `archs`, best first: by the first score, ties by the next ones, then at random by `rng`.
-
-    Without `rng` the last ties keep the order of drawing. Equal rows must carry equal scores. Invalid draws (rows of
-    -1) must have been removed: they cannot be trained.
-    """
-    archs = np.asarray(archs)
-    if (archs < 0).all(axis=1).any():
-        raise NagkitError("the pool holds invalid draws, which cannot be trained; drop the rows with an error first")
-    first = np.sort(np.unique(archs, axis=0, return_index=True)[1])
-    tie = np.arange(len(first)) if rng is None else rng.permutation(len(first))
-    keys = [tie, *(-np.asarray(score, np.float64)[first] for score in reversed(scores))]
-    return archs[first[np.lexsort(keys)]]
-
-
-def largest(archs: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Null ranking of NB201 cells: parameters, ties by multiply-accumulates, then at random."""
-    return ranked(archs, *nb201.cost(archs), rng=rng)
-
-
-def by_hand_rule(archs: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Null ranking of NB201 cells: `nb201.hand_rule`, ties at random."""
-    return ranked(archs, nb201.hand_rule(archs), rng=rng)

@@ -15,29 +15,73 @@ import numpy as np
 import torch
 
 from nagkit import paths
+from nagkit.diffusion.exact import StagewiseDenoiser
 from nagkit.errors import NagkitError, unknown
+from nagkit.spaces.base import checked, ranked
 
 KERNELS, EXPANDS, DEPTHS = (3, 5, 7), (3, 4, 6), (2, 3, 4)
 N_STAGES, N_SLOTS, N_OPS = 5, 4, 9
 ABSENT = -1
 DEPTH_WEIGHTS = {"ofa": {2: 1, 3: 1, 4: 1}, "uniform": {depth: N_OPS**depth for depth in DEPTHS}}
 
+_COLOURS = {3: "#56B4E9", 5: "#E69F00", 7: "#D55E00"}  # of a kernel in a drawing
 _TOKENS = ["0-0-0", *(f"{depth}-{kernel}-{expand}" for depth in DEPTHS for kernel in KERNELS for expand in EXPANDS)]
 _VALUES = {token: ((i - 1) // N_OPS + DEPTHS[0], (i - 1) % N_OPS) if i else (0, ABSENT) for i, token in enumerate(_TOKENS)}
+
+
+@cache
+def _layer_properties() -> torch.Tensor:
+    """Which of the 180 probabilities add up to each of the 90 features: presence of slots 3 and 4, kernel, expansion."""
+    table = torch.eye(20 * N_OPS, dtype=torch.float64).unflatten(1, (20, 3, 3))  # (180, slot, kernel, expansion)
+    late = torch.arange(20) % N_SLOTS >= DEPTHS[0]
+    parts = table.sum(dim=(2, 3))[:, late], table.sum(dim=3)[..., 1:].flatten(1), table.sum(dim=2)[..., 1:].flatten(1)
+    return torch.cat(parts, dim=1)
+
+
+@cache
+def _coefficients() -> dict[str, np.ndarray]:
+    """Per quantity 181 integers: a constant, then nine per slot."""
+    card = json.loads((paths.DATA / "mbv3_cost.json").read_text())
+    return {name: np.concatenate([[card[name]["constant"]], np.ravel(card[name]["slots"])]) for name in ("params", "macs")}
+
+
+def cost(archs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Parameters, and multiply-accumulates of one 224×224 image, of each network (width 1.0): both int64 `(B,)`.
+
+    Exactly linear in the code; the integer coefficients come from measured networks (`nagkit fit cost`).
+    """
+    features = design(archs)
+    return features @ _coefficients()["params"], features @ _coefficients()["macs"]
+
+
+def design(archs: np.ndarray) -> np.ndarray:
+    """What `cost` is linear in: 1, then for each slot nine indicators of its operation, int64 `(B, 181)`."""
+    indicator = np.asarray(archs)[:, :, None] == np.arange(N_OPS)
+    return np.concatenate([np.ones((len(archs), 1), np.int64), indicator.reshape(len(archs), -1)], axis=1)
 
 
 class Space:
     """The MobileNetV3 space of Once-for-All: 7,371^5 (about 2.2e19) networks, too many to list."""
 
-    name = "mbv3"
+    name, title = "mbv3", "MobileNetV3"
     n_slots, n_nodes, n_ops, size = 20, 20, N_OPS, sum(DEPTH_WEIGHTS["uniform"].values()) ** N_STAGES
     stages = (N_STAGES, N_SLOTS)
     laws = tuple(DEPTH_WEIGHTS)
     adjacency = np.eye(20, k=1, dtype=bool)
+    cost = staticmethod(cost)
+    null_rankings = {"largest": lambda archs, rng: ranked(archs, *cost(archs), rng=rng)}
 
     @property
     def allowed(self) -> np.ndarray:
         return np.ones((20, N_OPS), bool)
+
+    def prior(self, law: str = "ofa") -> StagewiseDenoiser:
+        """The denoiser of "ofa", Once-for-All's own law, or of that "uniform" over networks."""
+        return StagewiseDenoiser(self.depth_weights(law), self.allowed.reshape(*self.stages, N_OPS))
+
+    def features(self, p: torch.Tensor) -> torch.Tensor:
+        """Presence of slots 3 and 4, and kernel and expansion of every layer beyond the smallest: linear in `p`."""
+        return p.double().flatten(1) @ _layer_properties()
 
     def depth_weights(self, law: str) -> dict[int, int]:
         """How likely a stage has 2, 3 or 4 layers under `law`, not normalised; operations are equally likely given that."""
@@ -119,6 +163,26 @@ class Space:
         present = torch.arange(N_SLOTS, device=x.device) < depth
         return torch.where(present.flatten(1), ops, ABSENT).cpu().numpy().astype(np.int8)
 
+    def draw(self, ax, arch: np.ndarray) -> None:
+        """Five stages from left to right, a box a layer; its height is the expansion, its colour the kernel.
+
+        A slot beyond the depth of its stage is dotted and empty.
+        """
+        from matplotlib.patches import FancyBboxPatch
+
+        for slot, op in enumerate(checked(self, np.asarray(arch)[None])[0]):
+            x = slot + 0.8 * (slot // N_SLOTS)
+            kernel, expand = (KERNELS[op // 3], EXPANDS[op % 3]) if op >= 0 else (None, 3)
+            box = {"boxstyle": "round,pad=0,rounding_size=0.08", "lw": 1.2}
+            style = {"fc": _COLOURS[kernel], "ec": "#333333"} if kernel else {"fc": "none", "ec": "#AAAAAA", "ls": ":"}
+            ax.add_patch(FancyBboxPatch((x + 0.06, -expand / 2), 0.88, expand, **box, **style))
+            if kernel:
+                ax.text(x + 0.5, 0, f"{kernel}×{kernel}\n×{expand}", ha="center", va="center", fontsize=9.5, linespacing=1.1)
+            if slot % N_SLOTS == 0:
+                ax.text(x + 2, -3.5, f"stage {slot // N_SLOTS + 1}", ha="center", va="top", fontsize=10, color="#555555")
+        ax.set(xlim=(-0.1, 23.4), ylim=(-4.6, 3.2))
+        ax.set_axis_off()
+
     def to_string(self, archs: np.ndarray) -> list[str]:
         """Strings of the published code: 20 tokens `depth-kernel-expand` joined by `_`, `0-0-0` for an absent slot."""
         archs = np.asarray(archs)
@@ -185,28 +249,6 @@ class Space:
 def depths(archs: np.ndarray) -> np.ndarray:
     """Layers in each stage, int64 `(B, 5)`."""
     return (_stages(archs) >= 0).sum(axis=2)
-
-
-@cache
-def _coefficients() -> dict[str, np.ndarray]:
-    """Per quantity 181 integers: a constant, then nine per slot."""
-    card = json.loads((paths.DATA / "mbv3_cost.json").read_text())
-    return {name: np.concatenate([[card[name]["constant"]], np.ravel(card[name]["slots"])]) for name in ("params", "macs")}
-
-
-def cost(archs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Parameters, and multiply-accumulates of one 224×224 image, of each network (width 1.0): both int64 `(B,)`.
-
-    Exactly linear in the code; the integer coefficients come from measured networks (`nagkit fit cost`).
-    """
-    features = design(archs)
-    return features @ _coefficients()["params"], features @ _coefficients()["macs"]
-
-
-def design(archs: np.ndarray) -> np.ndarray:
-    """What `cost` is linear in: 1, then for each slot nine indicators of its operation, int64 `(B, 181)`."""
-    indicator = np.asarray(archs)[:, :, None] == np.arange(N_OPS)
-    return np.concatenate([np.ones((len(archs), 1), np.int64), indicator.reshape(len(archs), -1)], axis=1)
 
 
 def _stages(rows: np.ndarray) -> np.ndarray:

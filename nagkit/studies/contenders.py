@@ -10,8 +10,9 @@ from nagkit import cluster, presets
 from nagkit.benchmarks.table import open_benchmark
 from nagkit.predictors import task
 from nagkit.rng import numpy_stream
-from nagkit.search import baselines, bo, transfer
+from nagkit.search import baselines, bo
 from nagkit.spaces import nb201
+from nagkit.spaces.base import ranked
 from nagkit.studies import published
 
 SPACE = nb201.Space()
@@ -146,7 +147,7 @@ def ordered(dataset: str, pools: dict, setting: Setting, seed: int, names: Seque
     def by_predictor(row: str, blocks: list[list[np.ndarray]]) -> list[list[np.ndarray]]:
         return [
             [
-                transfer.ranked(archs, scores[SPACE.code(archs)], rng=numpy_stream(seed, f"table2/{dataset}/{row}/{block}/{i}"))
+                ranked(archs, scores[SPACE.code(archs)], rng=numpy_stream(seed, f"table2/{dataset}/{row}/{block}/{i}"))
                 for i, archs in enumerate(lists)
             ]
             for block, (lists, scores) in enumerate(zip(blocks, rankings, strict=True))
@@ -154,7 +155,7 @@ def ordered(dataset: str, pools: dict, setting: Setting, seed: int, names: Seque
 
     rankings = [_scores(dataset, block) for block in range(setting.training)]
     runs |= {row: by_predictor(row, pools[row]) for row in (SORTED, *names, *OURS)}
-    runs |= dict(zip(NULLS, (nulls(transfer.largest, "largest"), nulls(transfer.by_hand_rule, "hand rule")), strict=True))
+    runs |= dict(zip(NULLS, (nulls(rank, name) for name, rank in SPACE.null_rankings.items()), strict=True))
     return runs | {EVERY: by_predictor(EVERY, [[every] * setting.seeds] * setting.training)}
 
 

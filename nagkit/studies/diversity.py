@@ -9,7 +9,6 @@ from scipy import stats
 from nagkit.report.exhibits import paper_rows
 from nagkit.report.plots import NAMES
 from nagkit.rng import numpy_stream
-from nagkit.search import transfer
 from nagkit.studies import pools
 
 SCALES = (0, 1, 3, 10, 30, 100, 300)
@@ -59,7 +58,8 @@ def figure2(profile: str = "quick", seed: int = 0, *, n_workers: int = 1, progre
                 values = pools.by_group(groups, measure, accuracy)
                 pools.add(study.exhibit, row, f"{scale:g}", f"{dataset} {metric}", values, unit)
         rng = numpy_stream(100 * seed, f"pools/{dataset}/top")
-        for name, ranking in (("Largest cells", transfer.largest), ("Hand rule", transfer.by_hand_rule)):
+        nulls = pools.SPACE.null_rankings
+        for name, ranking in (("Largest cells", nulls["largest"]), ("Hand rule", nulls["hand rule"])):
             values = accuracy[pools.SPACE.code(ranking(pools.SPACE.all(), rng))]
             for count in TOP:
                 study.exhibit.add(name, str(count), f"{dataset} mean of the top", values[:count].mean(), n=count, unit="%")

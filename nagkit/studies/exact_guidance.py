@@ -16,7 +16,7 @@ from nagkit import cluster, paths, presets
 from nagkit.benchmarks.table import open_benchmark
 from nagkit.data.upstream import table_path
 from nagkit.diffusion import samplers
-from nagkit.diffusion.tilted import TiltedLaw
+from nagkit.diffusion.tilted import tilted_law
 from nagkit.guidance import guide
 from nagkit.report.exhibits import Exhibit, by_profile
 from nagkit.report.statistics import Interval, mean_ci
@@ -60,12 +60,12 @@ def denoiser(name: str, training_seed: int, scale: float, dataset: str = DATASET
     """The guided denoiser called `name`, one of `GUIDES`, at `scale` in standard deviations of f."""
     f, unit = values(GUIDES[name], training_seed, dataset)
     if name == TILTED:
-        return TiltedLaw(f, scale)
+        return tilted_law(SPACE, f, scale)
     if name in (X0, NETWORK):
         rule = "x0" if name == X0 else "xt"
         predictor = presets.predictor("nb201", dataset, rule=rule, seed=training_seed)
         return guide(presets.prior("nb201", prior), predictor, scale / unit, rule=rule)
-    uniform = TiltedLaw(f, 0.0)
+    uniform = tilted_law(SPACE, f, 0.0)
 
     def guided(x: torch.Tensor, sigma: float | torch.Tensor) -> torch.Tensor:
         mean, covariance = uniform.moments(x, sigma, f)
@@ -122,7 +122,7 @@ def exact_guidance(profile: str = "quick", seed: int = 0, *, n_workers: int = 1,
     )
     accuracy = bench.query(SPACE.all(), DATASET, split=SPLIT)
     training = range(n_training)
-    laws = {key: TiltedLaw(values(*key[:2])[0], key[2]).law for key in product(set(GUIDES.values()), training, scales)}
+    laws = {key: tilted_law(SPACE, values(*key[:2])[0], key[2]).law for key in product(set(GUIDES.values()), training, scales)}
     grid = list(product(GUIDES, scales))
     jobs = [
         {"name": name, "training_seed": t, "scale": scale, "sampler": "ancestral", "steps": 20, "n": n, "seed": 100 * seed + t}
@@ -161,7 +161,7 @@ def exact_guidance(profile: str = "quick", seed: int = 0, *, n_workers: int = 1,
             exhibit.add(name, f"{scale:g}", f"strength: {metric}", mean_ci(found), n=n_training, unit=unit)
     for name, sampler, count in pace:
         pool = [next(drawn)["archs"] for _ in training]
-        law = [TiltedLaw(values(GUIDES[name], t)[0], STRENGTH).law for t in training]
+        law = [tilted_law(SPACE, values(GUIDES[name], t)[0], STRENGTH).law for t in training]
         _add(exhibit, f"{name}, {sampler}", str(count), "steps: ", pool, law, GUIDES[name])
     _laws(exhibit, laws, scales, training, accuracy, n, seed)
     _gradients(exhibit, training, sigmas)
@@ -215,7 +215,7 @@ def _gradients(exhibit: Exhibit, training, sigmas, n: int = 1000) -> None:
             clean = SPACE.encode(SPACE.random(n, rng))
             x = clean + sigma * torch.randn(clean.shape, generator=generator)
             f, _ = values("noise-aware", t)
-            exact = TiltedLaw(f, 0.0).moments(x, sigma, f)[1]
+            exact = tilted_law(SPACE, f, 0.0).moments(x, sigma, f)[1]
             prior = presets.prior("nb201", "exact")
             network = denoiser(NETWORK, t, 1.0)(x, sigma) - prior(x, sigma)
             for name, shift in (("network", network), ("exact", exact)):

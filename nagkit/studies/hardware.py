@@ -14,14 +14,15 @@ from nagkit import cluster, objectives, paths, presets
 from nagkit.benchmarks.table import open_benchmark
 from nagkit.data.upstream import table_path
 from nagkit.diffusion import samplers
-from nagkit.diffusion.tilted import TiltedLaw
+from nagkit.diffusion.tilted import tilted_law
 from nagkit.guidance import guide
 from nagkit.predictors import objective
 from nagkit.report.exhibits import Exhibit, by_profile
 from nagkit.report.statistics import mean_ci, paired_difference
 from nagkit.rng import numpy_stream, torch_stream
-from nagkit.search import fronts, transfer
+from nagkit.search import fronts
 from nagkit.spaces import nb201
+from nagkit.spaces.base import ranked
 from nagkit.studies import pools
 
 SPACE = nb201.Space()
@@ -117,18 +118,18 @@ def _extend(archs: np.ndarray, aim: Callable, method: str, want: int, scale: flo
         if method == RANKED:
             candidates = every
         else:
-            law = TiltedLaw(scores, scale) if method == TILTED else guide(presets.prior("nb201", "exact"), aim, scale)
+            law = tilted_law(SPACE, scores, scale) if method == TILTED else guide(presets.prior("nb201", "exact"), aim, scale)
             drawn, errors = samplers.generate(SPACE, law, 300, generator=generator)
             candidates = drawn[errors == ""]
-        ranked = transfer.ranked(candidates, scores[SPACE.code(candidates)])
-        new = [row for row in ranked if int(SPACE.code(row[None])[0]) not in seen][: want - len(archs)]
+        best = ranked(candidates, scores[SPACE.code(candidates)])
+        new = [row for row in best if int(SPACE.code(row[None])[0]) not in seen][: want - len(archs)]
         if new:
             archs = np.concatenate([archs, np.stack(new)])
             seen |= set(SPACE.code(np.stack(new)).tolist())
         if len(archs) >= want:
             return archs
     rest = every[~np.isin(np.arange(SPACE.size), list(seen))]
-    return np.concatenate([archs, transfer.ranked(rest, scores[SPACE.code(rest)])[: want - len(archs)]])
+    return np.concatenate([archs, ranked(rest, scores[SPACE.code(rest)])[: want - len(archs)]])
 
 
 def hardware(profile: str = "quick", seed: int = 0, *, n_workers: int = 1, progress: bool = True) -> Hardware:

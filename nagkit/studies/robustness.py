@@ -15,13 +15,12 @@ from nagkit import cluster, objectives, paths, presets
 from nagkit.benchmarks.table import Benchmark, open_benchmark
 from nagkit.data.upstream import table_path
 from nagkit.diffusion import samplers
-from nagkit.diffusion.tilted import TiltedLaw
+from nagkit.diffusion.tilted import tilted_law
 from nagkit.guidance import guide
 from nagkit.predictors import objective
 from nagkit.report.exhibits import Exhibit, by_profile
 from nagkit.report.statistics import mean_ci, paired_difference
 from nagkit.rng import numpy_stream, torch_stream
-from nagkit.search import transfer
 from nagkit.spaces import nb201
 from nagkit.studies import pools
 
@@ -64,7 +63,7 @@ def fit_and_draw(names: Sequence[str], pairs: int, seed: int, n: int, scale: flo
     for name, one, column in zip(names, fitted, truth.T, strict=True):
         scores = one.predictor.rank(every)
         spearman.append(stats.spearmanr(scores, column).statistic)
-        laws = (guide(presets.prior("nb201", "exact"), one.predictor, scale), TiltedLaw(scores, scale))
+        laws = (guide(presets.prior("nb201", "exact"), one.predictor, scale), tilted_law(SPACE, scores, scale))
         for drawn, law in zip((archs, tilted), laws, strict=True):
             drawn.append(samplers.generate(SPACE, law, n, generator=torch_stream(seed, f"robustness/{name}/{pairs}"))[0])
     return {"archs": np.stack(archs), "tilted": np.stack(tilted), "spearman": np.array(spearman)}
@@ -93,8 +92,8 @@ def _nulls(seeds: Sequence[int]) -> dict[str, list[np.ndarray]]:
     for number in seeds:
         rng = numpy_stream(number, "robustness/nulls")
         found[RANDOM].append(SPACE.random(POOL, rng))
-        found[LARGEST].append(transfer.largest(SPACE.all(), rng)[:POOL])
-        found[HAND].append(transfer.by_hand_rule(SPACE.all(), rng)[:POOL])
+        found[LARGEST].append(SPACE.null_rankings["largest"](SPACE.all(), rng)[:POOL])
+        found[HAND].append(SPACE.null_rankings["hand rule"](SPACE.all(), rng)[:POOL])
     return found
 
 

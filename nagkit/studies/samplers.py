@@ -16,7 +16,7 @@ from nagkit.report.exhibits import Exhibit, by_profile
 from nagkit.report.statistics import Interval, mean_ci
 from nagkit.rng import numpy_stream, torch_stream
 from nagkit.spaces import nb201
-from nagkit.spaces.base import SearchSpace, get_space
+from nagkit.spaces.base import SearchSpace, get_space, is_listed
 
 SPACE = nb201.Space()
 WIDE = "dpmpp_2m from σ = 80"
@@ -90,7 +90,7 @@ def _other(exhibit: Exhibit, label: str, space: SearchSpace, prior: str, profile
     n_seeds, n, steps = by_profile(profile, quick=(3, 400, (10, 20)), paper=(5, 2000, (5, 10, 20, 50, 100)))
     exact = exact_prior(space)
     denoiser = exact if prior == "exact" else load_score(space)
-    if space.stages is None:
+    if is_listed(space):
         law, absent = np.full((space.n_slots, 5), 1 / 5), 0
     else:  # outcome 0 is an absent slot
         law, absent = exact.probabilities(torch.zeros(1, space.n_nodes, space.n_ops), 1e6)[0].double().numpy(), 1

@@ -20,8 +20,8 @@ from nagkit.report.exhibits import Exhibit, by_profile
 from nagkit.report.plots import NAMES
 from nagkit.report.statistics import mean_ci, paired_difference
 from nagkit.rng import torch_stream
-from nagkit.search import transfer
 from nagkit.spaces import nb201
+from nagkit.spaces.base import ranked
 from nagkit.studies import exact_guidance, pools, published
 
 SPACE = nb201.Space()
@@ -90,7 +90,7 @@ def top_five(pool: np.ndarray, accuracy: np.ndarray, scores: np.ndarray) -> np.n
     valid = pool[pool[:, 0] >= 0]
     if not len(valid):
         return np.empty(0)
-    return accuracy[SPACE.code(transfer.ranked(valid, scores[SPACE.code(valid)].round(4))[:5])]
+    return accuracy[SPACE.code(ranked(valid, scores[SPACE.code(valid)].round(4))[:5])]
 
 
 def _start(name: str, profile: str, seed: int, seeds: int) -> tuple[Exhibit, Benchmark]:

@@ -17,8 +17,9 @@ from nagkit.report.exhibits import Exhibit, by_profile
 from nagkit.report.plots import NAMES
 from nagkit.report.statistics import kendall_ci, mean_ci, paired_difference, welch_difference
 from nagkit.rng import numpy_stream, torch_stream
-from nagkit.search import baselines, methods, transfer
+from nagkit.search import baselines, methods
 from nagkit.spaces import mbv3
+from nagkit.spaces.base import ranked
 from nagkit.studies import pools
 
 SPACE = mbv3.Space()
@@ -189,7 +190,7 @@ def _selected(
     streams = [numpy_stream(100 * seed + run, "table1/random") for run in runs]
     chosen = {RANDOM: [SPACE.random(SELECTED, stream) for stream in streams]}
     unguided = [archs[archs[:, 0] >= 0] for archs in drawn[SORTED, ""]]
-    chosen[LARGEST] = [transfer.ranked(archs, supernet.multiply_accumulates(archs))[:SELECTED] for archs in unguided]
+    chosen[LARGEST] = [ranked(archs, supernet.multiply_accumulates(archs))[:SELECTED] for archs in unguided]
     asked = [supernet.adapted(dataset) if oracle == measured.ORACLE else measured.file_of(dataset), *inputs()]
     common = {"dataset": dataset, "n": setting.draws, "oracle": oracle}
     jobs = [common | {"training_seed": run, "seed": 100 * seed + run} for run in runs]
@@ -205,7 +206,7 @@ def _selected(
 
 def _ranked(dataset: str, archs: np.ndarray, training_seed: int) -> np.ndarray:
     """The distinct networks of a pool, by the ranking predictor."""
-    return transfer.ranked(archs, presets.predictor("mbv3", dataset, seed=training_seed).rank(archs))
+    return ranked(archs, presets.predictor("mbv3", dataset, seed=training_seed).rank(archs))
 
 
 def _query(bench: measured.Measured, archs: np.ndarray, dataset: str, draw: int) -> np.ndarray:

@@ -19,7 +19,7 @@ from nagkit.report.exhibits import Exhibit, by_profile, paper_rows
 from nagkit.report.statistics import Interval, mean_ci, paired_difference
 from nagkit.rng import numpy_stream, torch_stream
 from nagkit.spaces import mbv3
-from nagkit.spaces.base import SearchSpace, get_space, keys
+from nagkit.spaces.base import SearchSpace, get_space, is_listed, keys
 
 SHARES = {"nb201": 0.5, "mbv3": 1.0}
 """Share of each space that the networks are trained on: half of the cells, as in the paper; MBv3 is too large for shares."""
@@ -82,7 +82,7 @@ def table4(profile: str = "quick", seed: int = 0, *, progress: bool = True) -> T
                 validity[row] = _measure(exhibit, space, row, pools, known)
             gap = paired_difference(validity[KINDS["positions"]], validity[KINDS["no-positions"]])
             exhibit.add(DIFFERENCE, name, "difference of validity", gap, n=n_seeds, unit="%")
-            if space.stages is not None:
+            if not is_listed(space):
                 for row, filled in NULLS.items():
                     pools = [_independent(filled, n, numpy_stream(number, f"table4/{row}")) for number in numbers]
                     _measure(exhibit, space, row, pools, known)
@@ -161,7 +161,7 @@ def _measure(exhibit: Exhibit, space: SearchSpace, row: str, xs: list[Tensor], k
             found.setdefault(f"novelty{suffix}", []).append(_percent((~np.isin(distinct, training)).sum(), len(distinct)))
         for kind in ERRORS[space.name]:
             found.setdefault(f"error: {kind}", []).append(100 * float((errors == kind).mean()))
-        if space.stages is not None:
+        if not is_listed(space):
             filled = (x > 0).any(dim=2).reshape(len(x), *space.stages).double().mean(dim=0).numpy()  # (n_stages, n_slots)
             for slot in range(space.stages[1]):
                 found.setdefault(f"filled: slot {slot + 1}", []).append(100 * float(filled[:, slot].mean()))

@@ -70,7 +70,7 @@ def test_thompson_draws_have_the_posteriors_moments():
 def test_relaxed_features_agree_with_the_graph_on_every_cell():
     """The polynomial for live edges is exact on cells: compared with the graph search of `nb201.live_edges`."""
     archs = SPACES["nb201"].all()
-    raw = encoding._raw("nb201", (SPACES["nb201"].encode(archs).double() + 1) / 2).numpy()
+    raw = SPACES["nb201"].features((SPACES["nb201"].encode(archs) + 1) / 2).numpy()
     chosen, live = np.eye(5)[archs], nb201.live_edges(archs)
     working = chosen[:, :, 1:] * live[:, :, None]
     expected = np.concatenate([chosen.reshape(len(archs), -1), working.reshape(len(archs), -1), working.sum(axis=1)], axis=1)
@@ -103,7 +103,7 @@ def test_features_are_scaled_and_differentiable(space):
 
 def test_paths_of_a_cell_are_those_of_the_drawing():
     archs = np.array([[3, 1, 2, 0, 4, 1]], np.int8)
-    found = set(np.flatnonzero(encoding.paths(archs)[0].numpy()))
+    found = set(np.flatnonzero(SPACES["nb201"].paths(archs)[0].numpy()))
     one, two = [0], [3 + 5 * 4, 1 + 5 * 1]
     assert found == {*one, *(5 + i for i in two), 30 + 3 + 5 * 2 + 25 * 1}
 

@@ -12,6 +12,7 @@ from nagkit.search import transfer
 from nagkit.search.baselines import History, LocalSearch, RandomSearch, RegularizedEvolution, run
 from nagkit.search.bo import NOISE, BayesianOptimisation, features
 from nagkit.spaces import nb201
+from nagkit.spaces.base import ranked
 
 SPACE = nb201.Space()
 METHODS = (RandomSearch, RegularizedEvolution, LocalSearch, BayesianOptimisation)
@@ -164,7 +165,7 @@ def test_trained_until_counts_from_one_and_never_is_infinite():
 def test_ranked_lists_distinct_architectures_best_first():
     archs = SPACE.random(500, numpy_stream(0, "test"))
     archs = np.concatenate([archs, archs[:50]])
-    order = transfer.ranked(archs, nb201.hand_rule(archs))
+    order = ranked(archs, nb201.hand_rule(archs))
     assert len(order) == len(np.unique(archs, axis=0))
     assert (np.diff(nb201.hand_rule(order)) <= 0).all()
 
@@ -172,19 +173,19 @@ def test_ranked_lists_distinct_architectures_best_first():
 def test_ranked_breaks_ties_by_draw_order_or_by_the_stream():
     archs = SPACE.random(100, numpy_stream(0, "test"))
     same = np.zeros(100)
-    kept = transfer.ranked(archs, same)
+    kept = ranked(archs, same)
     assert np.array_equal(kept[0], archs[0])
-    assert not np.array_equal(kept, transfer.ranked(archs, same, rng=numpy_stream(0, "ties")))
+    assert not np.array_equal(kept, ranked(archs, same, rng=numpy_stream(0, "ties")))
 
 
 def test_ranked_refuses_invalid_draws():
     with pytest.raises(NagkitError, match="invalid draws"):
-        transfer.ranked(np.full((2, 6), -1), np.zeros(2))
+        ranked(np.full((2, 6), -1), np.zeros(2))
 
 
 def test_null_rankings_start_at_the_largest_cell():
     every = SPACE.all()
-    largest, ruled = (rank(every, numpy_stream(0, "ties")) for rank in (transfer.largest, transfer.by_hand_rule))
+    largest, ruled = (rank(every, numpy_stream(0, "ties")) for rank in SPACE.null_rankings.values())
     assert len(largest) == len(ruled) == 15_625
     assert (largest[0] == nb201.CONV3).all() and (ruled[0] == nb201.CONV3).all()
     assert (np.diff(nb201.cost(largest)[0]) <= 0).all() and (np.diff(nb201.hand_rule(ruled)) <= 0).all()
