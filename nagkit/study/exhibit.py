@@ -125,8 +125,9 @@ class Exhibit:
     def run(self, *, n_workers: int = 1, scheduler: str | None = None, progress: bool = True) -> Results:
         """Do the jobs and measure them; with the profile `recorded`, read the committed numbers instead."""
         results = Results(self)
-        if self.profile == "recorded":
+        if results.recorded:
             return results
+        results.options = {"n_workers": n_workers, "scheduler": scheduler, "progress": progress}
         keys = [
             (name, column, seeds)
             for name, row in self._rows.items()
@@ -134,10 +135,8 @@ class Exhibit:
             for seeds in product(*row.over.values())
         ]
         tasks = [self._task(*key) for key in keys]
-        done = jobs.run(tasks, n_workers=n_workers, scheduler=scheduler, progress=progress, label=self.name)
-        results.note(done, [path for task in tasks for path in task.files])
-        for (name, column, seeds), made in zip(keys, done, strict=True):
-            results.runs.append(self._run(name, column, dict(zip(self._rows[name].over, seeds, strict=True)), made.arrays))
+        for (name, column, seeds), arrays in zip(keys, results.do(tasks), strict=True):
+            results.runs.append(self._run(name, column, dict(zip(self._rows[name].over, seeds, strict=True)), arrays))
         for name, metric in self._metrics.items():
             for row, column in dict.fromkeys((run.row, run.column) for run in results.runs):
                 if metric.rows is None or row in metric.rows:

@@ -27,13 +27,27 @@ class Results:
 
     def __init__(self, exhibit):
         self.exhibit, self.runs, self.arrays = exhibit, [], {}
+        self.options: dict = {}
+        """What `jobs.run` is told: workers, scheduler, progress."""
         self.samples: dict[tuple[str, str, str], tuple] = {}
         self._rows: list[tuple] = []
         self._record = {"jobs": 0, "cpu_seconds": 0.0, "peak_rss_mb": 0, "data": {}, "start": time.perf_counter()}
         for key in ("commits", "code", "processors", "threads", "made"):
             self._record[key] = {}
-        if exhibit.profile == "recorded" and self._file("safetensors").is_file():
+        if self.recorded and self._file("safetensors").is_file():
             self.arrays = io.read_arrays(self._file("safetensors"))[0]
+
+    @property
+    def recorded(self) -> bool:
+        """Whether these are the committed numbers, shown again: nothing is computed or written then."""
+        return self.exhibit.profile == "recorded"
+
+    def do(self, tasks: Sequence[jobs.Task], **options) -> list[dict[str, np.ndarray]]:
+        """Run `tasks` that are no row of the grid and enter them into the provenance; the arrays of each."""
+        options = self.options | options
+        done = jobs.run(tasks, label=self.exhibit.name, **options)
+        self.note(done, [path for task in tasks for path in task.files])
+        return [dict(one.arrays) for one in done]
 
     def note(self, done: Sequence[jobs.Done], files: Sequence[Path] = ()) -> None:
         """Enter finished jobs and the files they read into the provenance."""
@@ -60,7 +74,7 @@ class Results:
         oracle: str | None = None,
     ) -> None:
         """One number of ours; an `Interval` brings its own bounds. `n` says how many seeds (or draws) it rests on."""
-        if self.exhibit.profile == "recorded":
+        if self.recorded:
             return
         interval = value if isinstance(value, Interval) else UNKNOWN._replace(mean=float(value))
         oracle = self.exhibit.oracle if oracle is None else oracle
@@ -79,7 +93,7 @@ class Results:
     def frame(self) -> pd.DataFrame:
         """All rows of ours, followed by the paper's own numbers where it prints any."""
         name = self.exhibit.name
-        ours = self._recorded if self.exhibit.profile == "recorded" else tidy.to_frame(self._rows)
+        ours = self._recorded if self.recorded else tidy.to_frame(self._rows)
         return pd.concat([ours, tidy.paper_rows(name)], ignore_index=True) if name in tidy.paper()["exhibits"] else ours
 
     @cached_property
@@ -122,7 +136,7 @@ class Results:
     def provenance(self) -> "Box":
         """Who computed the numbers, from the job files; for the profile `recorded`, what the recorded run said."""
         file = self._file("provenance.json")
-        if self.exhibit.profile == "recorded":
+        if self.recorded:
             return Box(json.loads(file.read_text("utf-8")) if file.is_file() else {})
         note, exhibit = self._record, self.exhibit
         said = {"exhibit": exhibit.name, "profile": exhibit.profile, "seed": exhibit.seed, "oracle": exhibit.oracle}
