@@ -52,7 +52,7 @@ class Space(CellSpace):
     cost = staticmethod(cost)
     null_rankings = {
         "largest": lambda archs, rng: ranked(archs, *cost(archs), rng=rng),  # parameters, then multiply-accumulates
-        "hand rule": lambda archs, rng: ranked(archs, hand_rule(archs), rng=rng),
+        "hand-rule": lambda archs, rng: ranked(archs, hand_rule(archs), rng=rng),
     }
 
     def to_string(self, archs: np.ndarray) -> list[str]:

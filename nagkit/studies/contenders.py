@@ -155,7 +155,7 @@ def ordered(dataset: str, pools: dict, setting: Setting, seed: int, names: Seque
 
     rankings = [_scores(dataset, block) for block in range(setting.training)]
     runs |= {row: by_predictor(row, pools[row]) for row in (SORTED, *names, *OURS)}
-    runs |= dict(zip(NULLS, (nulls(rank, name) for name, rank in SPACE.null_rankings.items()), strict=True))
+    runs |= dict(zip(NULLS, (nulls(rank, name.replace("-", " ")) for name, rank in SPACE.null_rankings.items()), strict=True))
     return runs | {EVERY: by_predictor(EVERY, [[every] * setting.seeds] * setting.training)}
 
 

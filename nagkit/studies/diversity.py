@@ -59,7 +59,7 @@ def figure2(profile: str = "quick", seed: int = 0, *, n_workers: int = 1, progre
                 pools.add(study.exhibit, row, f"{scale:g}", f"{dataset} {metric}", values, unit)
         rng = numpy_stream(100 * seed, f"pools/{dataset}/top")
         nulls = pools.SPACE.null_rankings
-        for name, ranking in (("Largest cells", nulls["largest"]), ("Hand rule", nulls["hand rule"])):
+        for name, ranking in (("Largest cells", nulls["largest"]), ("Hand rule", nulls["hand-rule"])):
             values = accuracy[pools.SPACE.code(ranking(pools.SPACE.all(), rng))]
             for count in TOP:
                 study.exhibit.add(name, str(count), f"{dataset} mean of the top", values[:count].mean(), n=count, unit="%")

@@ -217,7 +217,7 @@ def _without_network(dataset: str, seed: int, n: int, n_seeds: int = 15) -> dict
         return numpy_stream(100 * seed + number, f"pools/{dataset}/{role}")
 
     rows: dict[str, Groups] = {RANDOM: [[SPACE.random(n, rng(number, RANDOM))] for number in range(n_seeds)]}
-    for name, ranking in (("Largest", SPACE.null_rankings["largest"]), ("Hand rule,", SPACE.null_rankings["hand rule"])):
+    for name, ranking in (("Largest", SPACE.null_rankings["largest"]), ("Hand rule,", SPACE.null_rankings["hand-rule"])):
         orders = [ranking(every, rng(number, name)) for number in range(n_seeds)]
         rows |= {f"{name} {count:,} cells": [[order[:count]] for order in orders] for count in (n, 100)}
     return rows
@@ -237,7 +237,7 @@ def add(exhibit: Exhibit, row: str, column: str, metric: str, values: np.ndarray
 def _differences(study: Pools, dataset: str, n: int) -> None:
     accuracy, pools = study.accuracy[dataset], study.pools[dataset]
     rng = numpy_stream(0, f"pools/{dataset}/ties")
-    rankings = {"largest cells": SPACE.null_rankings["largest"], "cells by the hand rule": SPACE.null_rankings["hand rule"]}
+    rankings = {"largest cells": SPACE.null_rankings["largest"], "cells by the hand rule": SPACE.null_rankings["hand-rule"]}
     orders = {name: ranking(SPACE.all(), rng) for name, ranking in rankings.items()}
     comparable = {len(pool) for group in pools[study.published] for pool in group} == {n}
     for ours in (OURS, OURS_EXACT, OURS_DIVERSE):

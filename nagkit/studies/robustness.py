@@ -93,7 +93,7 @@ def _nulls(seeds: Sequence[int]) -> dict[str, list[np.ndarray]]:
         rng = numpy_stream(number, "robustness/nulls")
         found[RANDOM].append(SPACE.random(POOL, rng))
         found[LARGEST].append(SPACE.null_rankings["largest"](SPACE.all(), rng)[:POOL])
-        found[HAND].append(SPACE.null_rankings["hand rule"](SPACE.all(), rng)[:POOL])
+        found[HAND].append(SPACE.null_rankings["hand-rule"](SPACE.all(), rng)[:POOL])
     return found
 
 

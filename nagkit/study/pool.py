@@ -14,8 +14,7 @@ from nagkit.diffusion import samplers
 from nagkit.diffusion.sde import geometric_sigmas
 from nagkit.predictors import images
 from nagkit.rng import numpy_stream, torch_stream
-from nagkit.search import transfer
-from nagkit.spaces.base import get_space
+from nagkit.spaces.base import get_space, ranked
 from nagkit.study.jobs import Task
 
 # Rows -----------------------------------------------------------------------------------------------------------------
@@ -80,8 +79,8 @@ def random_pool(space: str, n: int, dataset: str, seed: int) -> dict[str, np.nda
 
 def null_pool(space: str, ranking: str, n: int, seed: int) -> dict[str, np.ndarray]:
     """A job: the head of a ranking without a network, ties broken at random."""
-    home, rank = get_space(space), {"largest": transfer.largest, "hand-rule": transfer.by_hand_rule}[ranking]
-    return {"archs": rank(home.all(), numpy_stream(seed, f"pool/{ranking}"))[:n]}
+    home = get_space(space)
+    return {"archs": home.null_rankings[ranking](home.all(), numpy_stream(seed, f"pool/{ranking}"))[:n]}
 
 
 def sample(
@@ -110,4 +109,4 @@ def best_of_all(space: str, n: int, dataset: str, training_seed: int) -> dict[st
     """A job: the `n` architectures of the space that the ranking predictor scores highest, ties broken at random."""
     every = get_space(space).all()
     scores = presets.predictor(space, dataset, seed=training_seed).rank(every).round(4)  # isomorphic cells stay tied
-    return {"archs": transfer.ranked(every, scores, rng=numpy_stream(training_seed, f"pool/every/{dataset}"))[:n]}
+    return {"archs": ranked(every, scores, rng=numpy_stream(training_seed, f"pool/every/{dataset}"))[:n]}
