@@ -122,11 +122,15 @@ def _do(task: Task, commit: str) -> Done:
         arrays = {key: np.asarray(value) for key, value in task.function(**task.arguments).items()}
     finally:
         torch.set_num_threads(threads)
-    name = name_of(task.function)
-    made = datetime.now(UTC).isoformat(timespec="seconds")
-    seconds = round(time.process_time() - start, 3)
-    record = (commit, digest(name), seconds, round(peak_rss_mb()), 1, processor(), made)
-    return Done(arrays, {"function": name} | dict(zip(RECORD, record, strict=True)))
+    return Done(arrays, record(task.function, start) | {"commit": commit, "threads": 1})
+
+
+def record(function: Callable, start: float) -> dict[str, object]:
+    """What `RECORD` names of a computation by `function` that began at `start` (CPU seconds of this process)."""
+    name, made = name_of(function), datetime.now(UTC).isoformat(timespec="seconds")
+    seconds, threads = round(time.process_time() - start, 3), torch.get_num_threads()
+    said = (commit(), digest(name), seconds, round(peak_rss_mb()), threads, processor(), made)
+    return {"function": name} | dict(zip(RECORD, said, strict=True))
 
 
 def _results(todo: dict[Path, Task], n_workers: int, scheduler: str | None) -> Iterator[tuple[Path, Done]]:

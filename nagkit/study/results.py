@@ -4,7 +4,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from hashlib import sha256
 from html import escape
@@ -48,6 +48,16 @@ class Results:
         done = jobs.run(tasks, label=self.exhibit.name, **options)
         self.note(done, [path for task in tasks for path in task.files])
         return [dict(one.arrays) for one in done]
+
+    def compute(self, protocol: Callable[..., None], *files: Path, **arguments) -> None:
+        """Let `protocol(results, **arguments)`, which reads `files`, add its numbers: what is no grid of rows and columns.
+
+        Its code enters the provenance like a job's. With the profile `recorded` it does nothing.
+        """
+        if not self.recorded:
+            start = time.process_time()
+            protocol(self, **arguments)
+            self.note([jobs.Done({}, jobs.record(protocol, start))], files)
 
     def note(self, done: Sequence[jobs.Done], files: Sequence[Path] = ()) -> None:
         """Enter finished jobs and the files they read into the provenance."""
