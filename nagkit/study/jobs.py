@@ -77,7 +77,7 @@ def run(
     todo = dict(zip(files, tasks, strict=True))
     done = {file: _read(file) for file in todo}
     missing = [file for file, found in done.items() if found is None]
-    bar = tqdm(total=len(todo), initial=len(todo) - len(missing), desc=label, unit="job", disable=not progress)
+    bar = tqdm(total=len(todo), initial=len(todo) - len(missing), desc=label, unit="job", disable=not progress or not todo)
     with bar:
         for file, made in _results({file: todo[file] for file in missing}, n_workers, scheduler):
             io.write_arrays(file, made.arrays, made.record)
