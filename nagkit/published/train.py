@@ -17,78 +17,23 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from nagkit import paths
-from nagkit.data import io, resume, upstream
-from nagkit.errors import NagkitError, unknown
+from nagkit.data import resume, upstream
+from nagkit.errors import unknown
 from nagkit.predictors import images
 from nagkit.published import data, graphs, losses
+from nagkit.published.checkpoints import CODES, checkpoint, save, settings
 from nagkit.published.networks import CellGuide, ScoreNetwork
 from nagkit.published.rankers import Ranker
 from nagkit.rng import torch_stream
 from nagkit.spaces.base import get_space
 
-FORMAT = "published {kind} 1"
-GUIDE = {
-    "steps": 10_001,  # steps 0 to 10,000, the first of them at rate 0
-    "batch": 256,
-    "lr": 1e-3,
-    "warmup": 1000,
-    "clip": 1.0,
-    "sigma_max": 5.0,
-    "noisy": True,
-    "divisor": 100.0,  # labels are standard deviations over this
-    "wiring": "published",
-    "mask": "raw",
-    "backward": "normalised",
-    "scale": "set",
-    "head": 32,
-    "images": 20,
-    "code": "real",
-}
-SCORE = {
-    "steps": 250_000,
-    "batch": 256,
-    "lr": 2e-5,
-    "warmup": 1000,
-    "clip": 1.0,
-    "sigma_max": 5.0,
-    "ema": 0.9999,
-    "wiring": "published",
-    "mask": "raw",
-    "positions": "node",
-    "interleaved": True,
-    "shared_start": True,
-}
-RANKER = {"epochs": 400, "batch": 32, "lr": 1e-4, "factor": 0.1, "patience": 10, "divisor": 100.0, "scale": "set", "images": 20}
-DEFAULTS = {"guide": GUIDE, "score": SCORE, "ranker": RANKER}
-CODES = ("real", "mean")
-
-
-def settings(kind: str, changed: Mapping) -> dict:
-    """The published settings of a `kind` of network with some `changed`; `NagkitError` for one that does not exist."""
-    if kind not in DEFAULTS:
-        raise unknown("published network", kind, DEFAULTS)
-    for name, value in changed.items():
-        if name not in DEFAULTS[kind]:
-            raise unknown(f"setting of the published {kind}", name, DEFAULTS[kind])
-        if type(value) is not type(DEFAULTS[kind][name]):
-            expected = type(DEFAULTS[kind][name]).__name__
-            raise NagkitError(f"setting {name} of the published {kind} must be {expected}, got {value!r}")
-    return DEFAULTS[kind] | dict(changed)
-
-
-def checkpoint(kind: str, seed: int, **changed) -> Path:
-    """Where the network of a training seed lies; what differs from the published settings is part of its name."""
-    full = settings(kind, changed)
-    differs = [f"{name}-{full[name]}" for name in sorted(changed) if full[name] != DEFAULTS[kind][name]]
-    return paths.DATA / "checkpoints" / f"{'_'.join([f'published-{kind}', 'nb201', str(seed), *differs])}.safetensors"
-
 
 def guide(seed: int, *, path: Path | None = None, also: tuple[int, ...] = (), progress: bool = True, **changed) -> Path:
     """Train the noise-aware guide of NAS-Bench-201 from training seed `seed`, resuming an interrupted run; its path.
 
-    `changed` settings: see `GUIDE`. `code` "mean" gives every task the mean features of all classes. `also` names earlier step
-    counts at which the network is saved too, under the name of a run of so many steps. No moving average, as published. Every
-    class of a batch is encoded once where its images do not change from draw to draw; that changes no number.
+    `changed` settings: see `checkpoints.GUIDE`. `code` "mean" gives every task the mean features of all classes. `also` names
+    earlier step counts at which the network is saved too, under the name of a run of so many steps. No moving average, as
+    published. Every class of a batch is encoded once where its images do not change from draw to draw: no number changes.
     """
     full = settings("guide", changed)
     if full["code"] not in CODES:
@@ -208,41 +153,6 @@ def task_codes(model: nn.Module, library: Tensor, classes: Tensor, n_images: int
         return model.set_code(data.draw_images(library, classes, n_images))
     present, place = classes.unique(return_inverse=True)
     return model.inter_setpool(model.intra_setpool(library[present])[place])
-
-
-def save(model: nn.Module, path: Path, kind: str, seed: int, full: Mapping) -> Path:
-    """Write a trained network with its settings, matrices in half precision, atomically."""
-    arrays = {name: (p.half() if p.ndim > 1 else p).detach().cpu().numpy() for name, p in model.named_parameters()}
-    metadata = {"format": FORMAT.format(kind=kind), "seed": seed, "settings": dict(full)}
-    return io.write_arrays(path, arrays, metadata | {"codes": images.sha256(images.CODES)})
-
-
-def load(kind: str, seed: int, *, path: Path | None = None, **changed) -> nn.Module:
-    """The network that `guide`, `score` or `ranker` made, frozen and in evaluation mode.
-
-    Raises `NagkitError` when the file is no such network, was trained with other settings (another mask or wiring, say) than
-    the published ones and the `changed`, or on other image features than the committed ones.
-    """
-    full, path = settings(kind, changed), path or checkpoint(kind, seed, **changed)
-    arrays, metadata = io.read_arrays(path)
-    if metadata.get("format") != FORMAT.format(kind=kind):
-        raise NagkitError(f"{path.name} is no published {kind}; nagkit.published.train.{kind}({seed}) makes one")
-    for name, value in full.items():
-        if metadata["settings"].get(name) != value:
-            raise NagkitError(
-                f"{path.name} was trained with {name} {metadata['settings'].get(name)!r}, asked for was {value!r}"
-            )
-    if kind != "score" and metadata["codes"] != images.sha256(images.CODES):
-        raise NagkitError(f"{path.name} was trained on other image features than {images.CODES.name}; train it anew")
-    features = arrays["intra_setpool.enc.0.mab.fc_q.weight"].shape[1] if kind != "score" else 0
-    if kind == "guide":
-        model = CellGuide(n_features=features, **{key: full[key] for key in ("head", "backward", "scale")})
-    elif kind == "ranker":
-        model = Ranker("nb201", features, scale=full["scale"])
-    else:
-        model = ScoreNetwork(8, 7, **{key: full[key] for key in ("positions", "interleaved")})
-    model.load_state_dict({name: torch.from_numpy(value).float() for name, value in arrays.items()})
-    return model.eval().requires_grad_(False)
 
 
 def _run(kind: str, seed: int, full: Mapping, build: Callable, loss: Callable, write: Callable, also, progress: bool):
