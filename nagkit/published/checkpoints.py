@@ -47,7 +47,17 @@ SCORE = {
     "interleaved": True,
     "shared_start": True,
 }
-RANKER = {"epochs": 400, "batch": 32, "lr": 1e-4, "factor": 0.1, "patience": 10, "divisor": 100.0, "scale": "set", "images": 20}
+RANKER = {
+    "epochs": 400,
+    "hidden": 512,
+    "batch": 32,
+    "lr": 1e-4,
+    "factor": 0.1,
+    "patience": 10,
+    "divisor": 100.0,
+    "scale": "set",
+    "images": 20,
+}
 DEFAULTS = {"guide": GUIDE, "score": SCORE, "ranker": RANKER}
 CODES = ("real", "mean")
 
@@ -86,6 +96,9 @@ def load(kind: str, seed: int, *, path: Path | None = None, **changed) -> nn.Mod
     the published ones and the `changed`, or on other image features than the committed ones.
     """
     full, path = settings(kind, changed), path or checkpoint(kind, seed, **changed)
+    if not path.is_file():
+        given = "".join(f", {name}={value!r}" for name, value in changed.items())
+        raise NagkitError(f"{path.name} is not trained yet; nagkit.published.train.{kind}({seed}{given}) makes it")
     arrays, metadata = io.read_arrays(path)
     if metadata.get("format") != FORMAT.format(kind=kind):
         raise NagkitError(f"{path.name} is no published {kind}; nagkit.published.train.{kind}({seed}) makes one")
@@ -100,7 +113,7 @@ def load(kind: str, seed: int, *, path: Path | None = None, **changed) -> nn.Mod
     if kind == "guide":
         model = CellGuide(n_features=features, **{key: full[key] for key in ("head", "backward", "scale")})
     elif kind == "ranker":
-        model = Ranker("nb201", features, scale=full["scale"])
+        model = Ranker("nb201", features, hidden=full["hidden"], scale=full["scale"])
     else:
         model = ScoreNetwork(8, 7, **{key: full[key] for key in ("positions", "interleaved")})
     model.load_state_dict({name: torch.from_numpy(value).float() for name, value in arrays.items()})

@@ -156,7 +156,7 @@ class CellGuide(nn.Module):
 
     def forward(self, x: Tensor, sigma: float | Tensor, mask: Tensor, code: Tensor) -> Tensor:
         """Predicted label `(B,)`; `code` `(B or 1, code)` is what `set_code` gives."""
-        return _predict(self, code, self.encode(x, sigma, mask))
+        return predict(self, code, self.encode(x, sigma, mask))
 
 
 class NetworkGuide(nn.Module):
@@ -197,7 +197,7 @@ class NetworkGuide(nn.Module):
 
     def forward(self, x: Tensor, sigma: float | Tensor, mask: Tensor, code: Tensor) -> Tensor:
         """Predicted label `(B,)`; `code` `(B or 1, code)` is what `set_code` gives."""
-        return _predict(self, code, self.encode(x, sigma, mask))
+        return predict(self, code, self.encode(x, sigma, mask))
 
 
 def _build_trunk(module, n_ops, width, n_blocks, n_heads, hidden, dropout, shared_start) -> None:
@@ -288,5 +288,7 @@ def _head(inputs: int, hidden: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(inputs, hidden), nn.Tanh(), nn.Linear(hidden, 1))
 
 
-def _predict(model, code: Tensor, arch: Tensor) -> Tensor:
-    return model.pred_fc(torch.cat([code.expand(len(arch), -1), arch], dim=1))[:, 0]
+def predict(model: nn.Module, code: Tensor, arch: Tensor) -> Tensor:
+    """Labels `(B,)` of architectures and data sets from their codes, of which either may be one for all."""
+    n = max(len(code), len(arch))
+    return model.pred_fc(torch.cat([code.expand(n, -1), arch.expand(n, -1)], dim=1))[:, 0]

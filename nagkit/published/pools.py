@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from nagkit.errors import NagkitError, unknown
-from nagkit.published import checkpoints, graphs, losses, sampler
+from nagkit.published import checkpoints, graphs, losses, networks, sampler
 from nagkit.rng import torch_stream
 from nagkit.spaces.base import get_space
 
@@ -79,18 +79,14 @@ def scores(
     predictor (`mask`, `wiring` and `level` do not matter then), whose published score is the mean over 10 `draws` of images.
     """
     space, model = get_space("nb201"), checkpoints.load(kind, training_seed, **(trained or {}))
-    level = losses.sigma(losses.FLOOR, 20.0) if level is None else level
-    cells, found = space.all(), []
-    for draw in range(draws):
-        which = seed * draws + draw
-        if kind == "guide":
-            guide = checkpoints.bind(model, dataset, which, mask=mask, wiring=wiring, n_images=n_images)
-            parts = [guide(part, level) for part in space.encode(cells).split(2048)]
-        else:
-            code, types = checkpoints.target_code(model, dataset, which, n_images), graphs.ranker_types("nb201", cells)
-            parts = [model(part, code) for part in torch.from_numpy(types).split(2048)]
-        found.append(torch.cat(parts).double().numpy())
-    return {"scores": np.mean(found, axis=0)}
+    if kind == "guide":
+        graph, level = graphs.mask("nb201", mask, wiring), losses.sigma(losses.FLOOR, 20.0) if level is None else level
+        cells = torch.cat([model.encode(part, level, graph) for part in space.encode(space.all()).split(2048)])
+    else:
+        types = torch.from_numpy(graphs.ranker_types("nb201", space.all()))
+        cells = torch.cat([model.encode(part) for part in types.split(2048)])
+    codes = [checkpoints.target_code(model, dataset, seed * draws + draw, n_images) for draw in range(draws)]
+    return {"scores": np.mean([networks.predict(model, code, cells).double().numpy() for code in codes], axis=0)}
 
 
 def _score(

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from nagkit.published.graphs import RANKED
-from nagkit.published.networks import _head
+from nagkit.published.networks import _head, predict
 from nagkit.published.sets import set_code, set_encoders
 
 TYPES = {"nb201": 7, "mbv3": 29}
@@ -62,5 +62,4 @@ class Ranker(nn.Module):
 
     def forward(self, types: Tensor, code: Tensor) -> Tensor:
         """Predicted label `(B,)` on the data sets of `code` `(B or 1, code)`."""
-        graph = self.encode(types)
-        return self.pred_fc(torch.cat([code.expand(len(graph), -1), graph], dim=1))[:, 0]
+        return predict(self, code, self.encode(types))

@@ -27,6 +27,8 @@ from nagkit.published.rankers import Ranker
 from nagkit.rng import torch_stream
 from nagkit.spaces.base import get_space
 
+_SAVE_EVERY = 250
+
 
 def guide(seed: int, *, path: Path | None = None, also: tuple[int, ...] = (), progress: bool = True, **changed) -> Path:
     """Train the noise-aware guide of NAS-Bench-201 from training seed `seed`, resuming an interrupted run; its path.
@@ -101,7 +103,7 @@ def ranker(seed: int, *, path: Path | None = None, progress: bool = True, **chan
     rows = {key: torch.from_numpy(np.array(value)) for key, value in rows.items()}
     with torch.random.fork_rng(devices=[]):
         stream = _own(seed, "ranker")
-        model = Ranker("nb201", library.shape[2], scale=full["scale"])
+        model = Ranker("nb201", library.shape[2], hidden=full["hidden"], scale=full["scale"])
         best, optimiser = deepcopy(model), torch.optim.Adam(model.parameters(), lr=full["lr"])
         plan = {"factor": full["factor"], "patience": full["patience"]}
         schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(optimiser, "min", **plan)
@@ -163,7 +165,7 @@ def _run(kind: str, seed: int, full: Mapping, build: Callable, loss: Callable, w
         average = deepcopy(model) if "ema" in full else model
         optimiser = losses.adam(model.parameters())
         modules = {"model": model} | ({"average": average} if "ema" in full else {})
-        state, every = _state(kind, seed, full), 250
+        state = _state(kind, seed, full)
         done = resume.restore(state, modules, optimiser, stream)["step"] if state.is_file() else 0
         bar = tqdm(initial=done, total=full["steps"], desc=f"published {kind}", disable=not progress, mininterval=2.0)
         for step in range(done, full["steps"]):
@@ -174,7 +176,7 @@ def _run(kind: str, seed: int, full: Mapping, build: Callable, loss: Callable, w
             bar.update()
             if step + 1 in also:
                 write(average, step + 1)
-            if (step + 1) % every == 0 or step + 1 == full["steps"]:
+            if (step + 1) % _SAVE_EVERY == 0 or step + 1 == full["steps"]:
                 bar.set_postfix(loss=f"{float(value.detach()):.3g}")
                 resume.store(state, {"step": step + 1}, modules, optimiser, stream)
         bar.close()

@@ -74,10 +74,14 @@ def folder(path: Path = FOLDER) -> Path:
     return path
 
 
+def read(name: str, path: Path) -> Case:
+    with safe_open(str(path / f"{name}.safetensors"), framework="numpy") as opened:
+        return Case(name, {key: opened.get_tensor(key) for key in opened.keys()}, opened.metadata())
+
+
 @cache
 def case(name: str) -> Case:
-    with safe_open(str(folder() / f"{name}.safetensors"), framework="numpy") as opened:
-        return Case(name, {key: opened.get_tensor(key) for key in opened.keys()}, opened.metadata())
+    return read(name, folder())
 
 
 def difference(ours: torch.Tensor, reference: torch.Tensor) -> float:
@@ -88,10 +92,3 @@ def difference(ours: torch.Tensor, reference: torch.Tensor) -> float:
 
 def tolerance(name: str, kind: str = "out.") -> float:
     return float(case(name).json("tolerance")[kind])
-
-
-def agrees(name: str, found: dict[str, torch.Tensor]) -> None:
-    """Every array of `found`, under its name after "out.", within the case's tolerance."""
-    limit = tolerance(name)
-    wrong = {key: gap for key, value in found.items() if (gap := difference(value.detach(), case(name)[f"out.{key}"])) > limit}
-    assert not wrong, f"{name} beyond {limit}: {wrong}"

@@ -5,8 +5,8 @@ from copy import deepcopy
 import numpy as np
 import pytest
 import torch
+from official import cell_guide, close, score_network
 from pack import case, tolerance
-from test_networks import cell_guide, close, score_network
 
 from nagkit.published import graphs, losses
 from nagkit.published.data import draw_images

@@ -3,46 +3,17 @@
 import numpy as np
 import pytest
 import torch
+from official import SMALL, by_class, cell_guide, close, loaded, network_guide, ranker, score_network, set_features
 from pack import by_rule, case, difference, tolerance
 
 from nagkit.published import gdss, graphs, networks, rankers, sets
 
 SPACE = {"N": "nb201", "F": "nb201", "U": "nb201", "M": "mbv3"}
-NODES = {"nb201": (8, 7), "mbv3": (20, 9)}
-SMALL = {"width": 16, "n_blocks": 2, "n_heads": 4, "hidden": 32}
-
-
-def loaded(model, weights):
-    return networks.load_official(model.double(), weights).eval().requires_grad_(False)
-
-
-def score_network(name, **switches):
-    space = "mbv3" if name in ("M1", "F3") else "nb201"
-    options = {"positions": "stage" if space == "mbv3" else "node"} | ({} if name[0] == "F" else SMALL) | switches
-    return loaded(networks.ScoreNetwork(*NODES[space], **options), case(name).weights())
 
 
 def score(name, mask, **switches):
     space = "mbv3" if name in ("M1", "F3") else "nb201"
     return score_network(name, **switches)(case(name)["in.x"], case(name)["in.sigma"], graphs.mask(space, mask))
-
-
-def cell_guide(name, **switches):
-    sizes = {"n_features": 24, "width": 16, "hidden": 12, "code": 8, "head": 8} if name == "N2" else {}
-    return loaded(networks.CellGuide(**sizes | switches), case(name).weights())
-
-
-def network_guide(**switches):
-    sizes = {"n_features": 24, "width": 16, "hidden": 12, "code": 8, "head": 8}
-    return loaded(networks.NetworkGuide(**sizes | switches), case("M2").weights())
-
-
-def by_class(features, n_classes):
-    return features.unflatten(1, (n_classes, -1))
-
-
-def close(name, key, ours):
-    return difference(ours, case(name)[f"out.{key}"]) <= tolerance(name)
 
 
 @pytest.mark.parametrize("name", ["N1", "F1", "M1", "F3"])
@@ -146,20 +117,6 @@ def test_attention_of_the_published_mobilenet_run_is_inert():
         assert not query.weight.grad.any() and not key.weight.grad.any() and value.weight.grad.any()
 
 
-def ranker(name, **switches):
-    space = "mbv3" if name == "U2" else "nb201"
-    sizes = {} if name == "F4" else {"hidden": 12, "code": 8, "n_features": 512 if name == "U2" else 24}
-    return loaded(rankers.Ranker(space, **sizes | switches), case(name).weights())
-
-
-def set_features(name):
-    if name == "F4":
-        drawn = np.abs(np.random.RandomState(204).standard_normal((2, 200, 512))).astype(np.float32)
-        return by_class(torch.from_numpy(drawn).double(), 10)
-    features = by_class(case(name)["in.features"], 3)
-    return torch.nn.functional.pad(features, (0, 512 - features.shape[3])) if name == "U2" else features
-
-
 @pytest.mark.parametrize("name", ["U1", "F4", "U2"])
 def test_ranking_predictor_equals_the_official_one(name):
     at, model = case(name), ranker(name)
@@ -251,3 +208,31 @@ def test_weights_by_rule_are_those_the_readme_gives():
     for name, (parameter, value) in first.items():
         shape = list(case("N1")["weights.opEmb.fc.weight"].shape) if name == "N1" else [7]
         assert by_rule(case(name), parameter, shape).flatten()[0].item() == pytest.approx(value, abs=5e-9)
+
+
+SINGLE = {
+    "N1": lambda c: {
+        f"score.{m}": score_network("N1").float()(c["in.x"], c["in.sigma"], graphs.mask("nb201", m)) for m in BOTH
+    },
+    "M1": lambda c: {f"score.{m}": score_network("M1").float()(c["in.x"], c["in.sigma"], graphs.mask("mbv3", m)) for m in BOTH},
+    "N2": lambda c: predictions(cell_guide("N2").float(), c, "nb201"),
+    "M2": lambda c: predictions(network_guide().float(), c, "mbv3"),
+}
+BOTH = ("raw", "closure")
+
+
+def predictions(guide, at, space):
+    code = guide.set_code(by_class(at["in.features"], 3))
+    found = {f"prediction.{m}": guide(at["in.x"], at["in.sigma"], graphs.mask(space, m), code[at["in.task"]]) for m in BOTH}
+    return found | {"D": code}
+
+
+@pytest.mark.parametrize("name", SINGLE)
+def test_single_precision_agrees_with_the_official_code_as_it_runs(name):
+    at = {
+        key: value.float() if value.is_floating_point() else value
+        for key in case(name).arrays
+        if (value := case(name)[key]) is not None
+    }
+    for key, found in SINGLE[name](at).items():
+        assert difference(found, case(name)[f"out32.{key}"]) <= tolerance(name, "out32."), key

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
+from official import by_class, cell_guide, close, network_guide, score_network
 from pack import case
-from test_networks import by_class, cell_guide, close, network_guide, score_network
 
 from nagkit.errors import NagkitError
 from nagkit.published import graphs, sampler
