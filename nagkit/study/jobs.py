@@ -38,8 +38,8 @@ TIMEOUT = 6.0
 RECORD = ("commit", "code", "seconds", "peak_rss_mb", "threads", "processor", "made")
 """What a job file says about its making: commit of the checkout, code digest, CPU seconds, memory, threads, processor, UTC."""
 
-_SHOWING = ("jobs", "exhibit", "results", "tidy", "judge", "labels", "figures", "book", "front", "verify")
-REPORTING = {f"nagkit.study.{name}" for name in _SHOWING}
+_SHOWING = "jobs exhibit results tidy judge labels drawing figures front_figures book front verify"
+REPORTING = {f"nagkit.study.{name}" for name in _SHOWING.split()}
 """Modules that show numbers and make none; with the command line they are no part of a job's code."""
 
 

@@ -8,14 +8,13 @@ from nagkit import paths
 
 
 @cache
-def _labels() -> dict[str, str]:
-    sections = yaml.safe_load((paths.DATA / "labels.yaml").read_text(encoding="utf-8"))
-    return {name: words for section in sections.values() for name, words in section.items()}
+def _sections() -> dict[str, dict[str, str]]:
+    return yaml.safe_load((paths.DATA / "labels.yaml").read_text(encoding="utf-8"))
 
 
 def label(identifier: str) -> str:
     """What a reader sees for `identifier`; "A minus B" is put together from its parts, an unknown one is shown as it is."""
-    known = _labels()
+    known = {name: words for section in _sections().values() for name, words in section.items()}
     if identifier in known:
         return known[identifier]
     ours, minus, other = identifier.partition(" minus ")
@@ -24,7 +23,7 @@ def label(identifier: str) -> str:
     if identifier.startswith("difference of "):
         return f"difference of {_inside(label(identifier.removeprefix('difference of ')))}"
     data, space, what = identifier.partition(" ")
-    return f"{known[data]}, {label(what)}" if space and data in known else identifier
+    return f"{known[data]}, {label(what)}" if space and data in _sections()["columns"] else identifier
 
 
 def _inside(words: str) -> str:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from hashlib import sha256
 from html import escape
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -163,15 +162,12 @@ class Results:
         Returns the provenance, for the notebook to show. Every file appears whole or not at all, and a rerun of the same
         computation writes the same bytes. With the profile `recorded` only the figures are drawn anew.
         """
-        from matplotlib import rc_context
+        from nagkit.study.drawing import rendered
 
         for suffix, figure in (figures or {}).items():
             stem = "_".join(filter(None, (self.exhibit.name, suffix)))
-            for kind, fixed in (("svg", {"Date": None}), ("png", {"Software": None})):
-                content = BytesIO()
-                with rc_context({"svg.hashsalt": stem}):
-                    figure.savefig(content, format=kind, metadata=fixed)
-                io.write_bytes(self._file(kind).with_name(f"{stem}.{kind}"), content.getvalue())
+            for kind in ("svg", "png"):
+                io.write_bytes(self._file(kind).with_name(f"{stem}.{kind}"), rendered(figure, stem, kind))
         said = self.provenance()
         if self.exhibit.profile != "recorded":
             io.write_text(self._file("provenance.json"), json.dumps(said, indent=2) + "\n")

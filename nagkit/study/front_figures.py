@@ -1,0 +1,85 @@
+"""The figures of the book's front page, from recorded tables; narrow, so that they can be read on a telephone."""
+
+from collections.abc import Callable, Mapping
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from nagkit.errors import unknown
+from nagkit.study import drawing, figures
+
+WIDTH = 4.9
+POOLS = (
+    "Random cells", "Largest 1,000 cells", "Largest 100 cells", "Hand rule, 100 cells", "Unguided + sorting", "As published",
+    "Ours, trained prior", "Ours, exact prior", "Ours, diverse, trained prior",
+)  # fmt: skip
+TRAINED = (
+    "Random search", "Bayesian optimisation", "Largest cells", "Hand rule", "Every cell, ranked", "MetaD2A-style", "TNAS-style",
+    "DiffusionNAG as published, 256 draws", "DiffusionNAG ours, trained prior",
+)  # fmt: skip
+PRINTED = {"MetaD2A-style": "MetaD2A", "TNAS-style": "TNAS", "DiffusionNAG as published, 256 draws": "DiffusionNAG"}
+SMALLEST = 0.02
+"""A regret below this, none included, is drawn here: the axis is logarithmic."""
+GROUPS = {"As published": "as published"} | {row: "ours" for row in POOLS if row.startswith("Ours")}
+GROUPS |= {"DiffusionNAG as published, 256 draws": "as published", "DiffusionNAG ours, trained prior": "ours"}
+
+
+def pools(frame: pd.DataFrame) -> Figure:
+    """Mean accuracy of generated pools beside lists without a network, with the number of distinct cells, from `table3`."""
+    columns = ("cifar10 mean", "cifar100 mean")
+    figure = figures.points(
+        frame, "accuracy", rows=POOLS, columns=columns, groups=GROUPS, reference="DiffusionNAG", wrap=1, share=False,
+        width=WIDTH, xlabel="mean test accuracy of a pool of 1,000 (%)",
+    )  # fmt: skip
+    for ax, column in zip(figure.axes, columns, strict=True):
+        cells = drawing.chosen(frame, "distinct cells", POOLS, column.removesuffix(" mean"))["value"]
+        for y, count in enumerate(["distinct\ncells", *(f"{count:.0f}" for count in cells)], start=-1):
+            ax.text(1.03, y, count, transform=ax.get_yaxis_transform(), va="center", fontsize=8, color=drawing.MUTED)
+    return figure
+
+
+def trained(frame: pd.DataFrame) -> Figure:
+    """Architectures trained until the optimum, from `table2`; a row without a mark gets there in less than half of its runs."""
+    metric, known = "trained until the optimum", frame["metric"] == "trained architectures"
+    return figures.points(
+        frame.assign(metric=frame["metric"].where(~known, metric)), metric, rows=TRAINED, columns=("cifar10", "cifar100"),
+        groups=GROUPS, paper=PRINTED, wrap=1, log=True, width=WIDTH, xlabel="architectures trained until the optimum (median)",
+    )  # fmt: skip
+
+
+def regret(frame: pd.DataFrame) -> Figure:
+    """How far the best of 1 to 20 trained architectures is from the optimum, from `table2`."""
+    metrics = ("cifar10 regret", "cifar100 regret")
+    return figures.curves(
+        frame, metrics, rows=TRAINED, x="architectures trained", log="xy", floor=SMALLEST, wrap=1, width=WIDTH
+    )
+
+
+def search(frame: pd.DataFrame) -> Figure:
+    """What Bayesian optimisation with guided proposals has more than each other method after 100 evaluations, `figure3`."""
+    oracles = {"methods, predictor difference": "Once-for-All predictor", "methods, measured difference": "measured networks"}
+    part = drawing.chosen(frame, oracles, columns="100").sort_values("value", ascending=False)
+    part = part.assign(metric=part["metric"].map(oracles))
+    rows = part.loc[part["metric"] == "Once-for-All predictor", "row"]
+    words = "accuracy of DiffusionNAG + BO\nminus that of the other method (points)"
+    return figures.points(part, oracles.values(), rows=rows, zero=0, width=WIDTH, xlabel=words)
+
+
+FIGURES: dict[str, tuple[str, str, Callable[[pd.DataFrame], Figure]]] = {
+    "pools": ("table3", "accuracy|distinct cells", pools),
+    "trained": ("table2", "trained until the optimum|trained architectures", trained),
+    "regret": ("table2", "cifar100? regret", regret),
+    "search": ("figure3", "methods, .* difference", search),
+}
+"""Name of a figure: the results it is drawn from, a pattern of the metrics it shows, and the function that draws it."""
+
+
+def front(name: str, tables: Mapping[str, pd.DataFrame]) -> Figure:
+    """The front page's figure `name`, drawn from `tables`, the tidy frames of the results by name.
+
+    >>> front("pools", {"table3": tidy.read_csv(path)})
+    """
+    if name not in FIGURES:
+        raise unknown("front figure", name, FIGURES)
+    results, _, draw = FIGURES[name]
+    return draw(tables[results])
