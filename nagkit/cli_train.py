@@ -139,7 +139,7 @@ def train_predictor(kind, space, seed) -> None:
     predictors.checkpoint(kind, get_space(space).name, seed)
     triplets = meta.load() if space == "mbv3" else upstream.triplets()
     rows = triplets.rows("train") if space == "mbv3" else None
-    click.echo(f"wrote {predictors.fit(kind, triplets, space=space, rows=rows, seed=seed)}", err=True)
+    click.echo(f"wrote {predictors.build(kind, triplets, space=space, rows=rows, seed=seed)}", err=True)
 
 
 @train.command("supernet", epilog=EXAMPLE + "NAGKIT_IMAGES=/path/to/images nagkit train supernet")
@@ -185,11 +185,8 @@ def train_arch(space_name, string, images, preset_name, epochs, augment, seed, c
     from nagkit.spaces.base import get_space
 
     space = get_space(space_name)
-    recipe = training.preset(space_name, preset_name)
-    if epochs is not None:
-        recipe = recipe._replace(epochs=epochs)
-    if augment is not None:
-        recipe = recipe._replace(augment=() if augment == "none" else tuple(augment.split(",")))
+    varied = None if augment is None else () if augment == "none" else tuple(augment.split(","))
+    recipe = training.preset(space_name, preset_name, epochs=epochs, augment=varied)
     arch = space.from_string([string])[0]
     if threads is not None:
         torch.set_num_threads(threads)

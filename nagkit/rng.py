@@ -15,6 +15,6 @@ def numpy_stream(seed: int, role: str) -> np.random.Generator:
     return np.random.default_rng(_sequence(seed, role))
 
 
-def torch_stream(seed: int, role: str) -> torch.Generator:
-    """CPU torch generator for `role` under `seed`."""
-    return torch.Generator().manual_seed(int(_sequence(seed, role).generate_state(1, np.uint64)[0] >> np.uint64(1)))
+def torch_stream(seed: int, role: str, device: str | torch.device = "cpu") -> torch.Generator:
+    """Torch generator for `role` under `seed`; another device has another stream."""
+    return torch.Generator(device).manual_seed(int(_sequence(seed, role).generate_state(1, np.uint64)[0] >> np.uint64(1)))

@@ -4,9 +4,6 @@ Convolutions have no bias, batch norms have scale and shift, and every convoluti
 ReLU, convolution, batch norm. A 3×3 average pool keeps the size and counts no padding.
 """
 
-from collections.abc import Mapping
-from typing import Protocol
-
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -14,18 +11,6 @@ from torch import nn
 
 from nagkit.errors import NagkitError
 from nagkit.spaces.nb201 import CONV1, CONV3, EDGES, NONE, POOL
-
-
-class HasNetwork(Protocol):
-    """A recipe that says how large a cell network is."""
-
-    network: Mapping[str, int]
-    """`channels` of the first stage and `cells` of each."""
-
-
-def build(space, arch: np.ndarray, n_classes: int, recipe: HasNetwork) -> "CellNetwork":
-    """The network of cell `arch`, int `(6,)`, with the width and depth in `recipe.network` (`channels`, `cells`)."""
-    return CellNetwork(arch, n_classes, **recipe.network)
 
 
 def computed_edges(arch: np.ndarray) -> list[int]:

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from nagkit.benchmarks import supernet
 from nagkit.benchmarks.supernet import Layer, Norm, Running, Statistics, Supernet
 from nagkit.spaces import mbv3
-from nagkit.spaces.base import SearchSpace
 
 
 class SubNetwork(nn.Module):
@@ -42,12 +41,9 @@ class SubNetwork(nn.Module):
         return Statistics(noted=noted)
 
 
-def build(space: SearchSpace, arch: np.ndarray, n_classes: int, recipe) -> SubNetwork:
-    """`arch` with the weights of the committed supernet, for training by a `recipe` (`nagkit.benchmarks.train_arch.Recipe`).
-
-    `recipe.network` may have `dropout`. Raises `NagkitError` when the supernet is not there.
-    """
-    return SubNetwork(supernet.load(supernet.CHECKPOINT)[0], arch, n_classes, **recipe.network)
+def build(arch: np.ndarray, n_classes: int, *, dropout: float = 0.0) -> SubNetwork:
+    """`arch` with the weights of the committed supernet; `NagkitError` when that is not there."""
+    return SubNetwork(supernet.load(supernet.CHECKPOINT)[0], arch, n_classes, dropout=dropout)
 
 
 def _cut(network: Supernet, arch: np.ndarray) -> Supernet:

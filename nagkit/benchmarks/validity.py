@@ -1,5 +1,6 @@
 """What the supernet's accuracies are worth: networks trained alone beside what they inherit, and repeats of that."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from nagkit.benchmarks.measured import N_IMAGES, Measured
 from nagkit.cluster import map_jobs
 from nagkit.data import images as data
 from nagkit.data import io
+from nagkit.predictors.fit import Recipe, recipes
 from nagkit.rng import numpy_stream
 from nagkit.spaces import mbv3
 
@@ -79,17 +81,16 @@ def alone(arch: str, epochs: int, seed: int) -> dict[str, np.ndarray]:
 
     A job of `nagkit.cluster.map_jobs`; an interrupted one goes on after its last whole epoch.
     """
-    return _train(arch, seed, supernet_train.STANDARD._replace(epochs=epochs))
+    return _train(arch, seed, replace(recipes("images")["supernet"], epochs=epochs))
 
 
 def fine_tuned(arch: str, seed: int) -> dict[str, np.ndarray]:
     """The same after one epoch from the weights, classifier included, that `arch` inherits: a quarter of the learning rate."""
-    recipe = supernet_train.STANDARD
-    return _train(arch, seed, recipe._replace(epochs=1, lr=recipe.lr / 4), supernet.load(supernet.CHECKPOINT)[0])
+    return _train(arch, seed, replace(recipes("images")["adapted"], epochs=1), supernet.load(supernet.CHECKPOINT)[0])
 
 
 def _train(
-    arch: str, seed: int, recipe: supernet_train.Recipe, start: supernet.Supernet | None = None
+    arch: str, seed: int, recipe: Recipe, start: supernet.Supernet | None = None
 ) -> dict[str, np.ndarray]:
     genotype = SPACE.from_string([arch])
     images, labels = supernet_train.meta_images("train")

@@ -7,7 +7,6 @@ import torch
 from torch import nn
 
 from nagkit.data import io
-from nagkit.errors import NagkitError
 
 Modules = Mapping[str, nn.Module]
 
@@ -21,6 +20,8 @@ def store(
         arrays |= {f"optimiser.{index}.{key}": value for key, value in moments.items()}
     if stream is not None:
         arrays["stream"] = stream.get_state()
+        if torch.cuda.is_available():
+            arrays["stream of the GPU"] = torch.cuda.get_rng_state()
     io.write_arrays(path, {key: value.cpu().numpy() for key, value in arrays.items()}, progress)
 
 
@@ -40,16 +41,6 @@ def restore(
     optimiser.load_state_dict(state)
     if stream is not None:
         stream.set_state(arrays["stream"])
+        if "stream of the GPU" in arrays and torch.cuda.is_available():
+            torch.cuda.set_rng_state(arrays["stream of the GPU"])
     return progress
-
-
-def go_on(path: Path, run: str, modules: Modules, optimiser: torch.optim.Optimizer) -> dict:
-    """`restore` when `path` is there, and its progress; {} when it is not. `progress["run"]` must be `run`.
-
-    Raises `NagkitError` when the file belongs to another run.
-    """
-    if not path.exists():
-        return {}
-    if io.read_arrays(path)[1].get("run") != run:
-        raise NagkitError(f"checkpoint {path.name} belongs to a run with other images or settings; delete it or name another")
-    return restore(path, modules, optimiser)

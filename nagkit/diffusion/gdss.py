@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from nagkit.diffusion.score import mlp
 from nagkit.errors import NagkitError
 
 
@@ -37,9 +38,7 @@ class GDSSScoreNetwork(nn.Module):
         widths = [n_ops] + n_blocks * [width]
         self.layers = nn.ModuleList(_Layer(inputs, width, n_heads, n_channels) for inputs in widths[:-1])
         wide = 2 * sum(widths)
-        self.head = nn.Sequential(
-            nn.Linear(sum(widths), wide), nn.ELU(), nn.Linear(wide, wide), nn.ELU(), nn.Linear(wide, n_ops)
-        )
+        self.head = mlp(sum(widths), wide, wide, n_ops, activation=nn.ELU)
 
     def forward(self, x: Tensor, sigma: float | Tensor) -> Tensor:
         """Score of `x` `(B, n_nodes, n_ops)`, same shape; `sigma` is not used."""
@@ -56,8 +55,8 @@ class _Layer(nn.Module):
         super().__init__()
         self.n_heads, self.width, self.n_channels = n_heads, width, n_channels
         self.qkv = nn.Linear(inputs, 3 * width * n_channels)
-        self.join = nn.Sequential(nn.Linear(n_channels * width, width), nn.ELU(), nn.Linear(width, width))
-        self.revise = nn.Sequential(nn.Linear(2 * n_channels, 8), nn.ELU(), nn.Linear(8, n_channels))
+        self.join = mlp(n_channels * width, width, width, activation=nn.ELU)
+        self.revise = mlp(2 * n_channels, 8, n_channels, activation=nn.ELU)
 
     def forward(self, x: Tensor, channels: Tensor) -> tuple[Tensor, Tensor]:
         """Nodes `(B, n_nodes, inputs)` and channels `(B, n_channels, n_nodes, n_nodes)` to the next of both."""

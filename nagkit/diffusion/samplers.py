@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from nagkit.devices import threads
 from nagkit.diffusion.sde import geometric_sigmas
 from nagkit.errors import NagkitError, unknown
 from nagkit.spaces.base import SearchSpace
@@ -162,19 +163,20 @@ def generate(
     generator: torch.Generator,
     batch_size: int = 512,
     decode: str = "threshold",
+    n_threads: int = 1,
     progress: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draw `n` architectures, int8 `(n, n_slots)`, and say for each why it is invalid, `(n,)` of str (`""` when valid).
 
     Raw draws: nothing is resampled or filtered; an invalid row is -1 throughout. Starts from N(0, sigmas[0]^2) and follows
     `sigmas`, by default `geometric_sigmas(steps)`. `decode` is "threshold" (the paper's) or "argmax" (the most likely
-    allowed operation; only a non-finite sample is invalid). Memory is bounded by `batch_size`, whose default keeps NB201
-    tensors below the size at which torch starts threads, which cost more than they bring here. The law does not depend
+    allowed operation; only a non-finite sample is invalid). Memory is bounded by `batch_size`. The law does not depend
     on it, but the draws do: batches read one after the other from `generator`, so another batch size reads the same
-    stream in another order (and `pc` couples the samples of a batch). Runs on the generator's device. Raises
+    stream in another order (and `pc` couples the samples of a batch). Runs on the generator's device, and on `n_threads`
+    threads of the CPU, so that the draws are the same whatever the number of its cores. Raises
     `NagkitError` for a count below 1, an unknown sampler or decoding, and noise levels that do not decrease.
     """
-    for name, value in (("n", n), ("steps", steps), ("batch_size", batch_size)):
+    for name, value in (("n", n), ("steps", steps), ("batch_size", batch_size), ("n_threads", n_threads)):
         if value < 1:
             raise NagkitError(f"{name} must be at least 1, got {value}")
     if decode not in ("threshold", "argmax"):
@@ -183,7 +185,8 @@ def generate(
     levels = _levels(geometric_sigmas(steps) if sigmas is None else sigmas)
     sizes = [min(batch_size, n - start) for start in range(0, n, batch_size)]
     archs, errors = [], []
-    with tqdm(total=len(sizes) * (len(levels) - 1), desc=f"sampling ({sampler})", unit="step", disable=not progress) as bar:
+    total = len(sizes) * (len(levels) - 1)
+    with threads(n_threads), tqdm(total=total, desc=f"sampling ({sampler})", unit="step", disable=not progress) as bar:
         for size in sizes:
             x = torch.randn((size, space.n_nodes, space.n_ops), generator=generator, device=generator.device).mul_(levels[0])
             x = solve(denoiser, x, levels, generator=generator, callback=lambda _: bar.update())

@@ -1,12 +1,14 @@
 """Score networks: learned denoisers of architecture codes."""
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from nagkit.devices import beside
 from nagkit.diffusion.samplers import Denoiser
 from nagkit.errors import NagkitError, unknown
 
@@ -17,15 +19,18 @@ _ZERO = 1e-4  # a sigma below this counts as this much: 2 x / sigma^2 stays a ta
 
 
 def as_denoiser(network: nn.Module, *, clamp: bool = True) -> Denoiser:
-    """The denoiser D(x, sigma) = x + sigma^2 score(x, sigma) of a score network, which is put in evaluation mode.
+    """The denoiser of a network, which is put in evaluation mode and follows x to its device.
 
-    `clamp` keeps D in [-1, 1], where every posterior mean lies; the published sampler does not clamp.
+    A `ScoreNetwork` is one already; of a network whose output is a score, D(x, sigma) = x + sigma^2 score(x, sigma). `clamp`
+    keeps that in [-1, 1], where every posterior mean lies; the published sampler does not clamp.
     """
     network.eval()
 
     def denoiser(x: Tensor, sigma: float | Tensor) -> Tensor:
-        sigma = _per_sample(x, sigma)
-        denoised = x + sigma[:, None, None] ** 2 * network(x, sigma)
+        sigma, output = _per_sample(x, sigma), beside(network, x)(x, sigma)
+        if isinstance(network, ScoreNetwork):
+            return output
+        denoised = x + sigma[:, None, None] ** 2 * output
         return denoised.clamp(-1, 1) if clamp else denoised
 
     return denoiser
@@ -51,6 +56,12 @@ def sinusoid(values: Tensor, width: int) -> Tensor:
     frequencies = torch.exp(-math.log(10_000) * torch.linspace(0, 1, width // 2, device=values.device))
     angles = values[..., None] * frequencies
     return torch.cat([angles.sin(), angles.cos()], dim=-1)
+
+
+def mlp(*widths: int, activation: type[nn.Module] = nn.SiLU) -> nn.Sequential:
+    """Linear layers of these widths with an activation between them."""
+    layers = [layer for pair in pairwise(widths) for layer in (nn.Linear(*pair), activation())]
+    return nn.Sequential(*layers[:-1])
 
 
 class PaperScoreNetwork(nn.Module):
@@ -86,14 +97,12 @@ class PaperScoreNetwork(nn.Module):
         self.register_buffer("bias", _bias(allowed | ~has_target), persistent=False)  # (n_nodes, n_nodes)
         self.scale, self.preconditioned = math.sqrt(width), preconditioned
         self.embed = nn.Linear(n_ops, width)
-        self.embed_noise = nn.Sequential(nn.Linear(width, 4 * width), nn.SiLU(), nn.Linear(4 * width, width))
+        self.embed_noise = mlp(width, 4 * width, width)
         self.dropout = nn.Dropout(dropout)
         self.blocks = nn.ModuleList(_Block(width, n_heads, hidden, dropout) for _ in range(n_blocks))
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(n_blocks))
         wide = 2 * n_blocks * width
-        self.head = nn.Sequential(
-            nn.Linear(n_blocks * width, wide), nn.ELU(), nn.Linear(wide, wide), nn.ELU(), nn.Linear(wide, n_ops)
-        )
+        self.head = mlp(n_blocks * width, wide, wide, n_ops, activation=nn.ELU)
 
     def forward(self, x: Tensor, sigma: float | Tensor) -> Tensor:
         """Score of `x` `(B, n_nodes, n_ops)` at noise level `sigma`, a number or `(B,)`; same shape as `x`."""
@@ -150,7 +159,7 @@ class ScoreNetwork(nn.Module):
         self.register_buffer("bias", _bias(reach | reach.T | torch.eye(n_nodes, dtype=torch.bool)), persistent=False)
         self.absent, self.sigma_max = absent, sigma_max
         self.embed = nn.Linear(2 * (n_ops + absent) + 2 * absent, width)
-        self.embed_noise = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
+        self.embed_noise = mlp(width, width, width)
         self.blocks = nn.ModuleList(_Block(width, n_heads, hidden) for _ in range(n_blocks))
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, n_ops + absent)

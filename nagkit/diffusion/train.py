@@ -1,32 +1,34 @@
-"""Training of score networks, resumable at any moment, and the checkpoints that come of it.
+"""Training of score networks, and the checkpoints that come of it.
 
-While a run trains, its whole state (weights, moving average, optimiser, random stream, curve) goes to the cache folder at
-regular steps, in one atomic write; a second call with the same arguments goes on from there and ends in the same bytes as an
-uninterrupted run.
+Recipes (data/training.yaml): "ours", `ScoreNetwork` by the cross-entropy of the operation, minutes on a laptop core; "paper",
+`PaperScoreNetwork` with the published loss and constants, 250,000 steps; and three with one budget for the paper's Table 4:
+"positions" (the paper's network at a smaller width), "no-positions" (the same without its position code) and "gdss". A run
+keeps its state in the cache folder (`nagkit.predictors.fit`) until its checkpoint is written.
 """
 
-import copy
 import hashlib
 import json
 import math
-import time
+from dataclasses import replace
+from itertools import repeat
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-from torch import nn
-from tqdm.auto import tqdm
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from nagkit import paths
-from nagkit.data import io, resume
+from nagkit.data import io
+from nagkit.devices import get_device
 from nagkit.diffusion.exact import exact_prior
 from nagkit.diffusion.gdss import GDSSScoreNetwork
-from nagkit.diffusion.recipes import RECIPES, Recipe
 from nagkit.diffusion.samplers import Denoiser, generate
 from nagkit.diffusion.score import PaperScoreNetwork, ScoreNetwork, as_denoiser
 from nagkit.diffusion.sde import VE, geometric_sigmas
 from nagkit.errors import NagkitError, unknown
+from nagkit.predictors.fit import Recipe, fingerprint, fit, own_stream, recipes
 from nagkit.rng import numpy_stream, torch_stream
 from nagkit.spaces.base import SearchSpace, is_listed, keys
 
@@ -34,6 +36,30 @@ _NETWORKS = {network.__name__: network for network in (ScoreNetwork, PaperScoreN
 N_UNLISTED = 450_000  # training draws from a space too large to list: nine tenths of the paper's 500,000
 _STEPS = 20  # sampler steps, one network call each, of every validity figure
 _DRAWS = {"report": 256, "card": 1000}  # raw draws of a validity figure on the way, and of each seed's on the card
+
+
+def cross_entropy(network: ScoreNetwork, x0: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
+    """Mean over nodes of -log p(operation of the clean code, or its absence | x_0 + sigma z), in nats."""
+    logits = network.logits(x0 + sigma[:, None, None] * noise, sigma)
+    classes = F.pad(x0, (0, int(network.absent)))  # 0 is above an absent row's -1 and below the 1 of any other
+    return F.cross_entropy(logits.flatten(0, 1), classes.argmax(dim=2).flatten())
+
+
+def score_matching(network: nn.Module, x0: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
+    """The paper's loss (equation 4): mean over all entries of (sigma score(x_0 + sigma z) + z)^2, without weighting."""
+    sigma = sigma[:, None, None]
+    return (sigma * network(x0 + sigma * noise, sigma.flatten()) + noise).square().mean()
+
+
+_LOSSES = {loss.__name__: loss for loss in (cross_entropy, score_matching)}
+
+
+def get_recipe(space: SearchSpace, network: str) -> Recipe:
+    """The recipe called `network` as it is on a space; `NagkitError` for an unknown name."""
+    known = recipes("score", space.name)
+    if network not in known:
+        raise unknown("score network", network, known)
+    return known[network]
 
 
 def training_archs(space: SearchSpace, share: float = 1.0, seed: int = 0) -> np.ndarray:
@@ -54,7 +80,8 @@ def training_archs(space: SearchSpace, share: float = 1.0, seed: int = 0) -> np.
 
 def checkpoint(space: str, network: str = "ours", share: float = 1.0) -> Path:
     """Where the committed checkpoint of a recipe and share lies."""
-    name = f"score_{space}" + ("" if network == "ours" else f"_{network}") + _suffix(share)
+    suffix = {1.0: "", 0.5: "_half"}.get(share, f"_{share:g}")
+    name = f"score_{space}" + ("" if network == "ours" else f"_{network}") + suffix
     return paths.DATA / "checkpoints" / f"{name}.safetensors"
 
 
@@ -66,32 +93,32 @@ def train_score(
     seed: int = 0,
     steps: int | None = None,
     out: Path | None = None,
+    device: str | None = "cpu",
     progress: bool = True,
 ) -> pd.DataFrame:
-    """Train a score network of recipe `network`, one of `RECIPES`, and return its curve, one row per report.
+    """Train a score network of recipe `network` on `device` (None: a GPU if there is one); its curve, one row per report.
 
     Writes to `out` (by default the committed checkpoint of that recipe and share) the averaged weights, next to it the curve
     as CSV and a card as JSON. Curve columns: `step`, `minutes` (of training, over all sittings), `loss` (mean of about the
     last 100 steps), `valid` (percent of 256 raw draws). Call it again with the same arguments to resume. Raises
     `NagkitError` for an unknown recipe, a share outside (0, 1], or a trial length that would replace a committed file.
     """
-    if network not in RECIPES:
-        raise unknown("score network", network, RECIPES)
-    recipe = RECIPES[network].for_space(space)
+    recipe = get_recipe(space, network)
     if steps is not None and steps < 1:
         raise NagkitError(f"steps must be at least 1, got {steps}; the recipe's are {recipe.steps}")
     if out is None and steps not in (None, recipe.steps):
         raise NagkitError(f"{steps} steps are not the recipe's {recipe.steps}: name a file with out=... (--out) for a trial")
     out = Path(out) if out else checkpoint(space.name, network, share)
-    chosen = training_archs(space, share, seed)
-    identity = _identity(space, recipe, share, seed, steps or recipe.steps)
-    state = paths.cache() / "training" / f"{out.stem}-{_digest(identity, out)}.safetensors"
-    with torch.random.fork_rng(devices=[]):  # initial weights and dropout read the global stream, so the run owns it
-        torch.default_generator.manual_seed(torch_stream(seed, "train/score").initial_seed())
-        average, curve = _run(space, recipe, chosen, identity, state, seed, progress)
+    recipe, chosen = replace(recipe, steps=steps or recipe.steps), training_archs(space, share, seed)
+    constants = {key: getattr(recipe, key) for key in ("batch", "lr", "warmup", "cosine", "ema", "beta2", "clip", "loss")}
+    identity = {"model": recipe.network, "settings": recipe.settings, "share": share, "seed": seed, "steps": recipe.steps}
+    identity |= _belongs(space) | {"recipe": constants}
+    run = fingerprint([identity, str(out.resolve())])[:16]
+    state = paths.cache() / "training" / f"{out.stem}-{run}.safetensors"
+    average, curve = _run(space, recipe, chosen, state, run, seed, get_device(device), progress)
     io.write_arrays(out, {key: value.numpy() for key, value in average.state_dict().items()}, identity)
     io.write_text(out.with_suffix(".csv"), curve.to_csv(index=False))
-    card = _card(space, recipe, average, chosen, identity, curve, out)
+    card = _card(space, recipe, average, chosen, identity, curve) | {"sha256": _sha256(out)}
     command = f"nagkit train score --space {space.name} --preset {network} --share {share:g} --seed {seed}"
     card["rebuild"] = command + ("" if steps is None else f" --steps {steps}")
     io.write_text(out.with_suffix(".json"), json.dumps(card, indent=2) + "\n")
@@ -103,7 +130,7 @@ def load_score(
     space: SearchSpace, name: str | Path | None = None, *, share: float | None = None, network: str | None = None
 ) -> Denoiser:
     """The denoiser of a committed checkpoint by `name` (default `score_<space>`), or of the one at a path ending in
-    .safetensors; without gradients for its weights.
+    .safetensors; without gradients for its weights, which follow x to its device.
 
     `share` is the share of the space it must have been trained on: by default half for a name in `_half`, else all. `network`
     is the recipe it must come from: by default the one its name `score_<space>[_<recipe>]` says; any for another file name.
@@ -122,20 +149,19 @@ def load_score(
     card = path.with_suffix(".json")
     if card.is_file() and json.loads(card.read_text()).get("sha256") != _sha256(path):
         raise NagkitError(f"{path} is not the file its card {card.name} describes (SHA-256 differs); restore or retrain both")
-    expected = _belongs(space)
-    for key, value in expected.items():
+    for key, value in _belongs(space).items():
         if found.get(key) != value:
-            raise NagkitError(f"{path} was trained on {key} {_short(found.get(key))}, wanted {_short(value)}; {remedy} for it")
+            had, wanted = (text if len(text) < 40 else f"{text[:36]}..." for text in (str(found.get(key)), str(value)))
+            raise NagkitError(f"{path} was trained on {key} {had}, wanted {wanted}; {remedy} for it")
     if found.get("share") != share:
         had = found.get("share", 0)
         raise NagkitError(f"{path} was trained on {had:.0%} of the cells, wanted {share:.0%}; name another, or say share={had}")
     stem = f"score_{space.name}"
     if network is None and path.stem.startswith(stem):
-        network = next((name for name in RECIPES if path.stem.startswith(f"{stem}_{name}")), "ours")
+        known = recipes("score", space.name)
+        network = next((name for name in known if path.stem.startswith(f"{stem}_{name}")), "ours")
     if network is not None:
-        if network not in RECIPES:
-            raise unknown("score network", network, RECIPES)
-        recipe = RECIPES[network].for_space(space)
+        recipe = get_recipe(space, network)
         had, wanted = _kind(found["model"], found["settings"]), _kind(recipe.network, recipe.settings)
         if had != wanted:
             raise NagkitError(f"{path} is a {had}, wanted a {wanted} (recipe {network!r}); {remedy}")
@@ -144,69 +170,46 @@ def load_score(
         built.load_state_dict({key: torch.from_numpy(value) for key, value in arrays.items()})
     except RuntimeError as error:
         raise NagkitError(f"{path} does not hold the weights its metadata promises; {remedy}") from error
-    return _denoiser(built.requires_grad_(False))
+    return as_denoiser(built.requires_grad_(False))
 
 
 def _run(
-    space: SearchSpace, recipe: Recipe, archs: np.ndarray, identity: dict, state: Path, seed: int, progress: bool
+    space: SearchSpace, recipe: Recipe, archs: np.ndarray, state: Path, run: str, seed: int, device, progress: bool
 ) -> tuple[nn.Module, pd.DataFrame]:
-    """Train to the end, from the saved state when there is one: the averaged network and the curve."""
-    model = _build(space, recipe.network, identity["settings"])
-    average = copy.deepcopy(model).requires_grad_(False)
-    optimiser = torch.optim.Adam(model.parameters(), lr=recipe.lr, betas=(0.9, recipe.beta2))
-    modules = {"model": model, "average": average}
-    steps, at = identity["steps"], {"step": 0, "seconds": 0.0, "loss": 0.0, "curve": []}
-    if state.is_file():
-        at = resume.restore(state, modules, optimiser, torch.default_generator)
-    started = time.monotonic() - at["seconds"]
-    bar = tqdm(
-        range(at["step"], steps), initial=at["step"], total=steps, desc="score network", disable=not progress, mininterval=1.0
-    )
-    stream, process = torch.default_generator, _process(identity["settings"])
+    """Train to the end, from the saved state when there is one: the averaged network, on the CPU, and the curve."""
+    process, at = _process(recipe.settings), {"loss": 0.0, "curve": []}
     levels = geometric_sigmas(_STEPS, sigma_max=process.sigma_max)
-    model.train()
-    for step in bar:
-        x0 = space.encode(archs[torch.randint(len(archs), (recipe.batch,), generator=stream).numpy()])
-        sigma = process.std(torch.rand(recipe.batch, generator=stream))  # log-uniform, the paper's uniform time
-        noise = torch.randn(x0.shape, generator=stream)
-        loss = recipe.loss(model, x0, noise, sigma)
-        optimiser.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
-        for group in optimiser.param_groups:
-            group["lr"] = _learning_rate(recipe, step, steps)
-        optimiser.step()
-        decay = min(recipe.ema, (1 + step) / (10 + step))
-        for kept, new in zip(average.parameters(), model.parameters(), strict=True):
-            kept.lerp_(new.detach(), 1 - decay)
-        done = step + 1
-        at["loss"] += (float(loss.detach()) - at["loss"]) / min(done, 100)
-        if done % recipe.report_every == 0 or done == steps:
-            own = torch_stream(seed, f"train/draw {done}")
-            _, errors = generate(space, _denoiser(average), _DRAWS["report"], sigmas=levels, generator=own)
-            minutes = (time.monotonic() - started) / 60
-            at["curve"].append([done, round(minutes, 3), round(at["loss"], 6), 100 * float((errors == "").mean())])
-        if done % recipe.save_every == 0 and done < steps:
-            at |= {"step": done, "seconds": time.monotonic() - started}
-            resume.store(state, at, modules, optimiser, stream)
-        if at["curve"]:
-            bar.set_postfix(loss=f"{at['loss']:.4f}", valid=f"{at['curve'][-1][3]:.1f} %", refresh=False)
-    return average, pd.DataFrame(at["curve"], columns=["step", "minutes", "loss", "valid"])
 
+    def loss(_: None) -> Tensor:  # drawn on the CPU, so that the stream is the same on every device
+        x0 = space.encode(archs[torch.randint(len(archs), (recipe.batch,)).numpy()])
+        sigma = process.std(torch.rand(recipe.batch))  # log-uniform, the paper's uniform time
+        return _LOSSES[recipe.loss](model, *(part.to(device) for part in (x0, torch.randn(x0.shape), sigma)))
 
-def _learning_rate(recipe: Recipe, step: int, steps: int) -> float:
-    ramp = min(1.0, (step + 1) / recipe.warmup)
-    return recipe.lr * ramp * (0.5 * (1 + math.cos(math.pi * step / steps)) if recipe.cosine else 1.0)
+    def after(value: float, network: nn.Module) -> None:
+        step = at["step"]
+        at["loss"] += (value - at["loss"]) / min(step, 100)
+        if step % recipe.report_every == 0 or step == recipe.steps:
+            own = torch_stream(seed, f"train/draw {step}", device)
+            _, errors = generate(space, as_denoiser(network), _DRAWS["report"], sigmas=levels, generator=own)
+            row = {"step": step, "minutes": round(at["seconds"] / 60, 3), "loss": round(at["loss"], 6)}
+            at["curve"].append(row | {"valid": 100 * float((errors == "").mean())})
+
+    with own_stream(seed, "train/score", device):
+        model = _build(space, recipe.network, recipe.settings).to(device)
+        average = fit(
+            model, recipe, repeat, loss, after=after, at=at, state=state, run=run, what="score network", progress=progress
+        )
+    return average.cpu(), pd.DataFrame(at["curve"])
 
 
 def _card(
-    space: SearchSpace, recipe: Recipe, network: nn.Module, chosen: np.ndarray, identity: dict, curve: pd.DataFrame, out: Path
+    space: SearchSpace, recipe: Recipe, network: nn.Module, chosen: np.ndarray, identity: dict, curve: pd.DataFrame
 ) -> dict:
-    """What the data card says: measured on the averaged network, 1,000 raw draws in each of the sampling seeds."""
-    denoiser, exact = _denoiser(network), exact_prior(space)
-    draws, n, known, process = [], _DRAWS["card"], keys(chosen), _process(identity["settings"])
+    """What the data card says: measured on the averaged network, 1,000 raw draws in each of three sampling seeds."""
+    denoiser, exact = as_denoiser(network), exact_prior(space)
+    draws, n, known, process = [], _DRAWS["card"], keys(chosen), _process(recipe.settings)
     levels = geometric_sigmas(_STEPS, sigma_max=process.sigma_max)
-    for seed in range(recipe.card_seeds):
+    for seed in range(3):
         archs, errors = generate(space, denoiser, n, sigmas=levels, generator=torch_stream(seed, "sample"))
         distinct = np.unique(keys(archs[errors == ""]))
         novel = int((~np.isin(distinct, known)).sum())
@@ -226,15 +229,7 @@ def _card(
         "rms_to_exact_denoiser": round(float(error), 5),
         "sampler": {"name": "ancestral", "network_calls": _STEPS, "sigma_max": process.sigma_max, "decode": "threshold"},
         "draws": draws,
-        "sha256": _sha256(out),
     }
-
-
-def _identity(space: SearchSpace, recipe: Recipe, share: float, seed: int, steps: int) -> dict:
-    constants = {key: getattr(recipe, key) for key in ("batch", "lr", "warmup", "cosine", "ema", "beta2", "clip")}
-    constants["loss"] = recipe.loss.__name__
-    run = {"model": recipe.network, "settings": recipe.settings, "share": share, "seed": seed, "steps": steps}
-    return run | _belongs(space) | {"recipe": constants}
 
 
 def _belongs(space: SearchSpace) -> dict:
@@ -250,24 +245,8 @@ def _kind(model: str, settings: dict) -> str:
     return model + (" without position codes" if settings.get("positions") == "none" else "")
 
 
-def _short(value: object) -> str:
-    return str(value) if len(str(value)) < 40 else f"{str(value)[:36]}..."
-
-
-def _digest(identity: dict, out: Path) -> str:
-    return hashlib.sha256(json.dumps([identity, str(out.resolve())]).encode()).hexdigest()[:16]
-
-
-def _suffix(share: float) -> str:
-    return {1.0: "", 0.5: "_half"}.get(share, f"_{share:g}")
-
-
 def _build(space: SearchSpace, network: str, settings: dict) -> nn.Module:
     return _NETWORKS[network](space.n_nodes, space.n_ops, space.adjacency, **settings)
-
-
-def _denoiser(network: nn.Module) -> Denoiser:
-    return network.eval() if isinstance(network, ScoreNetwork) else as_denoiser(network)
 
 
 def _sha256(path: Path) -> str:

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from nagkit.diffusion.score import attention_mask, sinusoid
+from nagkit.diffusion.score import attention_mask, mlp, sinusoid
 from nagkit.predictors.sets import SetEncoder
 
 
@@ -40,10 +40,10 @@ class DirectedGCN(nn.Module):
         pairs = list(zip(sizes, sizes[1:], strict=False))
         self.downstream = nn.ModuleList(nn.Linear(a, b, bias=False) for a, b in pairs)
         self.upstream = nn.ModuleList(nn.Linear(a, b, bias=False) for a, b in ([] if self.flat else pairs))
-        self.time = nn.Sequential(nn.Linear(width, 4 * width), nn.SiLU(), nn.Linear(4 * width, width))
+        self.time = mlp(width, 4 * width, width)
         self.embed = nn.Linear(width, 128, bias=False)
         self.sets = SetEncoder(n_features)
-        self.head = nn.Sequential(nn.Linear(128 + 56, hidden), nn.Tanh(), nn.Linear(hidden, 1))
+        self.head = mlp(128 + 56, hidden, 1, activation=nn.Tanh)
 
     def forward(self, x: torch.Tensor, sigma: float | torch.Tensor, code: torch.Tensor) -> torch.Tensor:
         """`x (B, nodes, ops)` centred, `sigma` a number or `(B,)`, `code (B, 56)` or `(1, 56)` → `(B,)`."""

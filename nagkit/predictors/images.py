@@ -6,7 +6,6 @@ public code); ImageNet weights are not ours to ship, so a residual network of 1.
 
 import hashlib
 import json
-import math
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +16,10 @@ from tqdm.auto import tqdm
 
 from nagkit import paths
 from nagkit.data import images as data
-from nagkit.data import io, resume
+from nagkit.data import io
+from nagkit.devices import get_device
 from nagkit.errors import NagkitError
+from nagkit.predictors.fit import Recipe, fingerprint, fit_images, only_matrices_decay, own_stream, recipes
 from nagkit.predictors.probe import linear_probe
 from nagkit.rng import numpy_stream, torch_stream
 
@@ -103,67 +104,44 @@ def train(
     checkpoint: Path,
     n_classes: int = 200,
     widths: tuple[int, ...] = (32, 64, 128, 256),
-    epochs: int = 22,
-    batch_size: int = 128,
-    lr: float = 0.2,
+    recipe: Recipe | None = None,
     seed: int = 0,
     device: str | None = None,
     stop_after: int | None = None,
 ) -> Encoder:
     """Encoder trained to name the class of `images` uint8 `(N, 32, 32, 3)`, with averaged weights, in eval mode.
 
-    The whole state goes to `checkpoint` after every epoch, in one atomic step; a second call with the same arguments goes
-    on from there and ends with the weights of an uninterrupted run (bit for bit on a CPU with the same number of
-    threads). `stop_after` ends the call early after so many epochs of the whole schedule. Raises `NagkitError` when
-    `checkpoint` belongs to another run.
+    The whole state goes to `checkpoint` after every epoch (see `nagkit.predictors.fit`). `stop_after` ends the call early
+    after so many epochs of the whole schedule. Raises `NagkitError` when `checkpoint` belongs to another run.
     """
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    recipe, device = recipe or recipes("images")["encoder"], get_device(device)
+    check_labels(images, labels, n_classes)
+
+    def loss(step: int, batch: torch.Tensor, target: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        size = 24 if step < (recipe.epochs * 3 // 4) * steps else 32  # small images first: they cost half as much
+        pixels = augment(normalise(batch), size, generator)
+        weight = float(1 - 0.5 * torch.rand((), generator=generator) ** 4)  # mixup, mostly light
+        output = model.head(model.pooled(weight * pixels + (1 - weight) * pixels.flip(0)))
+        first, second = (F.cross_entropy(output, y, label_smoothing=recipe.smoothing) for y in (target, target.flip(0)))
+        return weight * first + (1 - weight) * second
+
+    steps = max(1, len(images) // recipe.batch)
+    with own_stream(seed, "encoder", device):
+        model = Encoder(widths, n_classes).to(device, memory_format=torch.channels_last)
+        _initialise(model, torch_stream(seed, "encoder/weights"))
+        average, _ = fit_images(
+            model, recipe, images, labels, loss, lambda _, value: {"loss": round(value, 4)}, role="encoder", per_epoch=steps,
+            seed=seed, stop_after=stop_after, groups=only_matrices_decay(model), state=checkpoint,
+            run=fingerprint([n_classes, widths, recipe, seed], images, labels), what="image encoder",
+        )  # fmt: skip
+    return _standardise(average, torch.from_numpy(images).to(device))
+
+
+def check_labels(images: np.ndarray, labels: np.ndarray, n_classes: int) -> None:
+    """`NagkitError` unless images are uint8 `(N, 32, 32, 3)` and labels are `N` integers below `n_classes`."""
     data.check(images)
     if labels.shape != (len(images),) or labels.min() < 0 or labels.max() >= n_classes:
         raise NagkitError(f"labels must be {len(images)} integers in 0..{n_classes - 1}, got {labels.shape}")
-    fingerprint = hashlib.sha256(json.dumps([n_classes, widths, epochs, batch_size, lr, seed]).encode())
-    fingerprint.update(np.ascontiguousarray(images).data)
-    fingerprint.update(labels.astype(np.int64).data)
-    generator = torch_stream(seed, "encoder/weights")
-    model, average = (Encoder(widths, n_classes).to(device, memory_format=torch.channels_last) for _ in range(2))
-    _initialise(model, generator)
-    average.load_state_dict(model.state_dict())
-    matrices = [p for p in model.parameters() if p.ndim > 1]
-    vectors = [p for p in model.parameters() if p.ndim == 1]  # norms and biases are not decayed
-    groups = [{"params": matrices, "weight_decay": 5e-4}, {"params": vectors, "weight_decay": 0.0}]
-    optimiser = torch.optim.SGD(groups, lr=lr, momentum=0.9, nesterov=True)
-    modules = {"model": model, "average": average}
-    start = resume.go_on(checkpoint, fingerprint.hexdigest(), modules, optimiser).get("epoch", 0)
-
-    x, y = torch.from_numpy(images).to(device), torch.from_numpy(labels.astype(np.int64)).to(device)
-    steps = max(1, len(x) // batch_size)
-    last = min(epochs, stop_after or epochs)
-    bar = tqdm(total=last * steps, initial=start * steps, desc="image encoder", unit="step", mininterval=2)
-    for epoch in range(start, last):
-        generator = torch_stream(seed, f"encoder/epoch {epoch}")  # an epoch owns its stream: resuming needs no saved state
-        size = 24 if epoch < epochs * 3 // 4 else 32  # small images first: they cost half as much
-        model.train()
-        total = torch.zeros(2)
-        for step, rows in enumerate(torch.randperm(len(x), generator=generator).to(device).tensor_split(steps)):
-            done = (epoch * steps + step) / (epochs * steps)
-            for group in optimiser.param_groups:
-                group["lr"] = lr * min(1.0, done * epochs / 2) * 0.5 * (1 + math.cos(math.pi * done))
-            pixels = augment(normalise(x[rows]), size, generator)
-            weight = float(1 - 0.5 * torch.rand((), generator=generator) ** 4)  # mixup, mostly light
-            output = model.head(model.pooled(weight * pixels + (1 - weight) * pixels.flip(0)))
-            losses = [F.cross_entropy(output, target, label_smoothing=0.1) for target in (y[rows], y[rows].flip(0))]
-            loss = weight * losses[0] + (1 - weight) * losses[1]
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-            follow(average, model, min(0.998, (1 + epoch * steps + step) / (10 + epoch * steps + step)))
-            total += torch.tensor([loss.item(), 100 * (output.argmax(dim=1) == y[rows]).float().mean().item()])
-            bar.update()
-        bar.set_postfix(epoch=epoch + 1, loss=f"{total[0] / steps:.3f}", accuracy=f"{total[1] / steps:.1f}%")
-        resume.store(checkpoint, {"epoch": epoch + 1, "run": fingerprint.hexdigest()}, modules, optimiser)
-    bar.close()
-    average.eval()
-    return _standardise(average, x)
 
 
 def _initialise(model: Encoder, generator: torch.Generator) -> None:
@@ -172,15 +150,6 @@ def _initialise(model: Encoder, generator: torch.Generator) -> None:
             nn.init.kaiming_normal_(parameter, generator=generator)
     nn.init.zeros_(model.head.weight)
     nn.init.zeros_(model.head.bias)
-
-
-@torch.no_grad()
-def follow(average: Encoder, model: Encoder, decay: float) -> None:
-    for kept, new in zip(average.state_dict().values(), model.state_dict().values(), strict=True):
-        if kept.is_floating_point():
-            kept.lerp_(new, 1 - decay)
-        else:
-            kept.copy_(new)
 
 
 @torch.inference_mode()

@@ -5,6 +5,7 @@ Two models: "propagation", the network of the ranking predictor without a data s
 """
 
 from collections.abc import Sequence
+from itertools import repeat
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +14,8 @@ from scipy.special import ndtri
 from torch import nn
 
 from nagkit.errors import NagkitError, unknown
+from nagkit.predictors.fit import fit as fit_network
+from nagkit.predictors.fit import recipes
 from nagkit.predictors.ranking import CellPropagation
 from nagkit.predictors.task import TaskPredictor
 from nagkit.rng import numpy_stream, torch_stream
@@ -22,7 +25,7 @@ MODELS = ("propagation", "linear")
 FEWEST = 10
 """Pairs below which no predictor is fitted."""
 
-_MEMBERS, _STEPS, _RATE, _CODE = 5, 300, 1e-2, 8
+_MEMBERS, _CODE = 5, 8
 _RIDGE = 1.0
 
 
@@ -135,15 +138,12 @@ def _propagation(x: torch.Tensor, targets: np.ndarray, seed: int) -> list[CellPr
         together = CellPropagation(1, members=_MEMBERS * n_targets, code=_CODE)
     target = torch.as_tensor(targets.T, dtype=torch.float32).repeat_interleave(_MEMBERS, dim=0)  # (members, n)
     code, parameters = torch.zeros(1, _CODE), dict(together.named_parameters())
-    trained = {name: value for name, value in parameters.items() if not name.startswith(("sets", "from_code"))}
-    optimiser = torch.optim.AdamW(trained.values(), lr=_RATE, weight_decay=0.1)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, _STEPS)
-    for _ in range(_STEPS):
-        loss = (together.members(x, code) - target).square().mean(dim=1).sum()
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        schedule.step()
+    trained = [value for name, value in parameters.items() if not name.startswith(("sets", "from_code"))]
+
+    def loss(_: int) -> torch.Tensor:
+        return (together.members(x, code) - target).square().mean(dim=1).sum()
+
+    fit_network(together, recipes("predictor")["objective"], repeat, loss, groups=[{"params": trained}], progress=False)
     models = []
     for i in range(n_targets):
         model = CellPropagation(1, members=_MEMBERS, code=_CODE)

@@ -4,8 +4,10 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from torch import nn
 
 from nagkit.data.images import meta_classes
+from nagkit.devices import beside, threads
 from nagkit.errors import unknown
 from nagkit.predictors import images
 from nagkit.rng import numpy_stream
@@ -48,7 +50,7 @@ class TaskPredictor:
 
     Values are standardised over `space` (all of it, or 5,000 random architectures of a large one) when `standardise`, so
     that a guidance scale is in standard deviations of the predicted score; otherwise they stay in the model's own unit,
-    standard deviations of the meta-training accuracies.
+    standard deviations of the meta-training accuracies. The weights of `model` and the code follow `x` to its device.
     """
 
     def __init__(self, model: Callable, code: torch.Tensor, space: SearchSpace, *, standardise: bool = True):
@@ -60,9 +62,10 @@ class TaskPredictor:
             self.centre, self.spread = float(scores.mean()), float(scores.std())
 
     def __call__(self, x: torch.Tensor, sigma: float | torch.Tensor = 0.0) -> torch.Tensor:
-        return (self.model(x, sigma, self.code) - self.centre) / self.spread
+        model = beside(self.model, x) if isinstance(self.model, nn.Module) else self.model
+        return (model(x, sigma, self.code.to(x.device)) - self.centre) / self.spread
 
     def rank(self, archs: np.ndarray, batch_size: int = 4096) -> np.ndarray:
-        """Scores of clean architectures, float64 `(B,)`."""
-        with torch.inference_mode():
+        """Scores of clean architectures, float64 `(B,)`; on one thread of the CPU."""
+        with torch.inference_mode(), threads(1):
             return torch.cat([self(part) for part in self.space.encode(archs).split(batch_size)]).double().numpy()

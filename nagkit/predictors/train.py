@@ -1,4 +1,4 @@
-"""Meta-training of the predictors on (task, architecture, accuracy) triplets, resumable, and their checkpoints.
+"""Meta-training of the predictors on (task, architecture, accuracy) triplets, and their checkpoints.
 
 "noise-aware": the paper's directed graph network on noisy architectures with the paper's loss and constants. "ranking": our
 ensemble on clean ones. Both read data set codes; the tasks have 20 classes, and one image stands for a class. The triplets of
@@ -6,35 +6,32 @@ NAS-Bench-201 are the paper's, on ImageNet-32; those of MBv3 ours, on Tiny Image
 deviation of the triplets' accuracy.
 """
 
-import hashlib
+from dataclasses import replace
 from functools import cache
+from itertools import repeat
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import torch
 from torch import nn
-from tqdm.auto import tqdm
 
 from nagkit import paths
-from nagkit.data import io, resume
+from nagkit.data import io
+from nagkit.devices import get_device
 from nagkit.diffusion.sde import VE
 from nagkit.errors import NagkitError, unknown
 from nagkit.predictors import images, task
 from nagkit.predictors.digcn import DirectedGCN
+from nagkit.predictors.fit import Recipe, fingerprint, fit, own_stream, recipes
 from nagkit.predictors.ranking import CellPropagation, LayerSum
-from nagkit.rng import numpy_stream, torch_stream
+from nagkit.rng import numpy_stream
 from nagkit.spaces import nb201
 from nagkit.spaces.base import get_space
 
-STEPS = {  # the paper trains its noise-aware predictors for 10,000 and 20,000
-    "ranking": {"nb201": 2000, "mbv3": 150},
-    "noise-aware": {"nb201": 4000, "mbv3": 600},
-}
+KINDS = ("ranking", "noise-aware")
 CODES = ("real", "shuffled", "mean")
-_SAVE_EVERY = 250
 _PULL = 0.1  # weight of the hand rule on cells drawn from the space
-_TASKS, _DECAY = 64, 20.0  # tasks of a step, and weight decay, for MBv3; chosen with its steps on the validation tasks
 
 
 class Triplets(Protocol):
@@ -75,53 +72,46 @@ def train(
     seed: int = 0,
     steps: int | None = None,
     state: Path | None = None,
+    device: str | None = "cpu",
     progress: bool = True,
 ) -> nn.Module:
     """A predictor of `kind` "ranking" or "noise-aware", trained on `rows` of the triplets (default: all).
 
     `code`: "real" data set codes, "shuffled" between tasks, or the "mean" code for every task. `graph` ("closure",
     "adjacency", "flat") and `adjacency` ("true", "official") are for the noise-aware predictor. With `state`, a file, the
-    run is saved there every 250 steps and resumed from there: the result equals that of an uninterrupted run.
+    run is saved there every 250 steps and resumed from there. `device` None is a GPU where there is one.
     """
-    if kind not in STEPS:
-        raise unknown("predictor", kind, STEPS)
+    recipe = get_recipe(kind, space)
     if code not in CODES:
         raise unknown("data set code", code, CODES)
-    steps = STEPS[kind][space] if steps is None else steps
-    with torch.random.fork_rng(devices=[]):  # dropout reads the global stream, so the run owns it
-        stream = torch.default_generator
-        stream.manual_seed(torch_stream(seed, f"predictors/{kind}").initial_seed())
-        batch = _Batches(triplets, space, rows, code, seed)
-        model = _build(kind, space, batch.features.shape[1], graph, adjacency)
+    recipe, device = replace(recipe, steps=steps or recipe.steps), get_device(device)
+    with own_stream(seed, f"predictors/{kind}", device):
+        batch = _Batches(triplets, space, rows, code, seed, device)
+        model = _build(kind, space, batch.features.shape[1], graph, adjacency).to(device)
         loss = {CellPropagation: _cell_ranking_loss, LayerSum: _ranking_loss, DirectedGCN: _noise_aware_loss}[type(model)]
-        effects = nn.ParameterDict({"classes": torch.zeros(batch.n_classes, 1)})
-        modules = {"model": model, "effects": effects}
-        optimiser, rate = _optimiser(kind, model, effects, steps)
-        done = 0
-        if state is not None and state.is_file():
-            done = resume.restore(state, modules, optimiser, stream)["step"]
-        model.train()
-        bar = tqdm(initial=done, total=steps, desc=f"{kind} predictor", disable=not progress, mininterval=1.0)
-        for step in range(done, steps):
-            value = loss(model, effects["classes"], batch)
-            optimiser.zero_grad()
-            value.backward()
-            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            for group in optimiser.param_groups:
-                group["lr"] = group["base"] * rate(step)
-            optimiser.step()
-            bar.set_postfix(loss=f"{float(value.detach()):.3f}", refresh=False)
-            bar.update()
-            if state is not None and (step + 1) % _SAVE_EVERY == 0:
-                resume.store(state, {"step": step + 1}, modules, optimiser, stream)
-        bar.close()
-    return model.eval().requires_grad_(False)
+        effects = nn.ParameterDict({"classes": torch.zeros(batch.n_classes, 1, device=device)})
+        groups = [{"params": list(model.parameters())}]
+        if kind == "ranking":
+            groups.append({"params": list(effects.parameters()), "lr": 3 * recipe.lr, "weight_decay": 0.0})
+        fit(
+            model, recipe, repeat, lambda _: loss(model, effects["classes"], batch, recipe.batch), groups=groups,
+            beside={"effects": effects}, state=state, what=f"{kind} predictor", progress=progress,
+        )  # fmt: skip
+    return model.requires_grad_(False)
+
+
+def get_recipe(kind: str, space: str) -> Recipe:
+    """How the predictor of `kind` is trained on a space; `NagkitError` for an unknown kind."""
+    if kind not in KINDS:
+        raise unknown("predictor", kind, KINDS)
+    return recipes("predictor", space)[kind]
 
 
 class _Batches:
     """The triplets as tensors, and random batches of them."""
 
-    def __init__(self, triplets: Triplets, space: str, rows: np.ndarray | None, code: str, seed: int):
+    def __init__(self, triplets: Triplets, space: str, rows: np.ndarray | None, code: str, seed: int, device: torch.device):
+        self.device = device
         rows = np.arange(len(triplets.archs)) if rows is None else rows
         self.archs = get_space(space).encode(triplets.archs[rows])
         accuracy = torch.as_tensor(triplets.accuracy, dtype=torch.float32)
@@ -151,7 +141,8 @@ class _Batches:
         return self._at(self.by_task[tasks].flatten())
 
     def _at(self, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        return self.archs[rows], self.features[self.described[rows] - self.first], self.classes[rows], self.target[rows]
+        found = self.archs[rows], self.features[self.described[rows] - self.first], self.classes[rows], self.target[rows]
+        return tuple(part.to(self.device) for part in found)  # drawn on the CPU: one stream on every device
 
 
 def _build(kind: str, space: str, n_features: int, graph: str = "closure", adjacency: str = "true") -> nn.Module:
@@ -161,52 +152,41 @@ def _build(kind: str, space: str, n_features: int, graph: str = "closure", adjac
     return DirectedGCN(home.adjacency, home.n_ops, n_features, graph=graph)
 
 
-def _optimiser(kind: str, model: nn.Module, effects: nn.ParameterDict, steps: int):
-    if kind == "noise-aware":  # the paper's constants
-        groups = [{"params": model.parameters(), "base": 1e-3, "weight_decay": 0.0}]
-        return torch.optim.AdamW(groups, lr=1e-3), lambda step: min(1.0, (step + 1) / 1000)
-    groups = [
-        {"params": model.parameters(), "base": 3e-3, "weight_decay": _DECAY if isinstance(model, LayerSum) else 0.01},
-        {"params": effects.parameters(), "base": 9e-3, "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=3e-3), lambda step: 0.5 * (1 + np.cos(np.pi * step / steps))
-
-
-def _noise_aware_loss(model: DirectedGCN, effects: torch.Tensor, batch: _Batches) -> torch.Tensor:
+def _noise_aware_loss(model: DirectedGCN, effects: torch.Tensor, batch: _Batches, size: int) -> torch.Tensor:
     """Mean squared error at a noise level drawn as in score matching (paper, equation 10).
 
-    A batch of 256 is 128 triplets at two noise levels each: the data set code is the dear part.
+    Each triplet appears at two noise levels: the data set code is the dear part.
     """
-    clean, features, _, target = batch.draw(128)
+    clean, features, _, target = batch.draw(size)
     clean, code, target = clean.repeat(2, 1, 1), model.sets(features).repeat(2, 1), target.repeat(2)
-    sigma = VE().std(torch.rand(len(clean)))
-    noisy = clean + sigma[:, None, None] * torch.randn_like(clean)
+    sigma = VE().std(torch.rand(len(clean))).to(clean)
+    noisy = clean + sigma[:, None, None] * torch.randn(clean.shape).to(clean)
     return (model(noisy, sigma, code) - target).square().mean()
 
 
-def _cell_ranking_loss(model: CellPropagation, effects: torch.Tensor, batch: _Batches) -> torch.Tensor:
+def _cell_ranking_loss(model: CellPropagation, effects: torch.Tensor, batch: _Batches, size: int) -> torch.Tensor:
     """`_ranking_loss`, and a weak pull towards a rule that needs no data.
 
     The triplets hold hardly any bad cell, so on cells drawn uniformly from the space the score is also pulled, up to a
     constant, towards `_prior`, with a tenth of the weight of an accuracy.
     """
-    cells, features, classes, target = batch.draw(128)
+    cells, features, classes, target = batch.draw(size)
     codes, expected = _prior()
     drawn = torch.randint(len(codes), (len(cells),))
     code = model.sets(features)
-    score, anywhere = model.members(torch.cat([cells, codes[drawn]]), code.repeat(2, 1)).split(len(cells), dim=1)
-    gap = anywhere - expected[drawn]
+    score, anywhere = model.members(torch.cat([cells, codes[drawn].to(cells)]), code.repeat(2, 1)).split(size, dim=1)
+    gap = anywhere - expected[drawn].to(cells)
     pull = (gap - gap.mean(dim=1, keepdim=True)).square().mean(dim=1)
     return _fit(score, effects, batch, classes, target, extra=_PULL * pull)
 
 
-def _ranking_loss(model: LayerSum, effects: torch.Tensor, batch: _Batches) -> torch.Tensor:
+def _ranking_loss(model: LayerSum, effects: torch.Tensor, batch: _Batches, size: int) -> torch.Tensor:
     """Squared error within tasks: of score and accuracy, both less their mean over the networks of a task.
 
     Tasks differ in difficulty by far more than the networks of one, and every task of MBv3 has the same number of networks.
     """
     each = batch.by_task.shape[1]
-    archs, features, _, target = batch.draw_tasks(_TASKS)
+    archs, features, _, target = batch.draw_tasks(size)
     code = model.sets(features[::each]).repeat_interleave(each, dim=0)
     score, target = model.members(archs, code).unflatten(1, (-1, each)), target.view(-1, each)
     gap = score - score.mean(dim=2, keepdim=True) - (target - target.mean(dim=1, keepdim=True))
@@ -229,13 +209,13 @@ def _prior() -> tuple[torch.Tensor, torch.Tensor]:
     return nb201.Space().encode(cells), torch.from_numpy((rule - rule.mean()) / rule.std()).float()
 
 
-def fit(
+def build(
     kind: str, triplets: Triplets, *, space: str = "nb201", rows: np.ndarray | None = None, seed: int = 0, progress: bool = True
 ) -> Path:
     """Train the committed predictor of `kind` and training seed `seed` on `rows`, resuming an interrupted run; its path."""
     path = checkpoint(kind, space, seed)
-    recipe = hashlib.sha256(f"{kind} {seed} {STEPS[kind][space]} {images.sha256(images.CODES)}".encode()).hexdigest()[:16]
-    state = paths.cache() / "training" / f"{path.stem}-{recipe}.safetensors"
+    run = fingerprint([kind, seed, get_recipe(kind, space), images.sha256(images.CODES)])[:16]
+    state = paths.cache() / "training" / f"{path.stem}-{run}.safetensors"
     model = train(kind, triplets, space=space, rows=rows, seed=seed, state=state, progress=progress)
     save(model, triplets, path, space=space, rows=rows, seed=seed)
     state.unlink(missing_ok=True)
@@ -244,8 +224,7 @@ def fit(
 
 def checkpoint(kind: str, space: str = "nb201", seed: int = 0) -> Path:
     """Path of the committed predictor of `kind` from training seed `seed`; `NagkitError` for an unknown kind."""
-    if kind not in STEPS:
-        raise unknown("predictor", kind, STEPS)
+    get_recipe(kind, space)
     return paths.DATA / "checkpoints" / f"{kind}_{space}_{seed}.safetensors"
 
 

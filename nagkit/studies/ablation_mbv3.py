@@ -38,7 +38,7 @@ def ablation_mbv3(profile: str = "quick", seed: int = 0, *, n_workers: int = 1, 
     Intervals are over training seeds; "difference of …" is paired by them. The two nulls need no predictor. The quick profile
     trains fewer and shorter.
     """
-    n_seeds, steps = by_profile(profile, quick=(2, 50), paper=(3, train.STEPS["ranking"]["mbv3"]))
+    n_seeds, steps = by_profile(profile, quick=(2, 50), paper=(3, train.get_recipe("ranking", "mbv3").steps))
     data = inputs()
     exhibit = Exhibit("ablation_mbv3", profile, seed=seed, seeds=n_seeds, oracle=measured.ORACLE, data=data)
     jobs = [{"code": code, "seed": 100 * seed + number, "steps": steps} for code in CODES for number in range(n_seeds)]

@@ -1,7 +1,5 @@
 """The NAS-Bench-201 network: its shapes, its parameters, and what need not be computed."""
 
-from typing import NamedTuple
-
 import numpy as np
 import pytest
 import torch
@@ -15,10 +13,6 @@ from nagkit.spaces.nb201 import CONV1, CONV3, EDGES, NONE, POOL, SKIP
 SPACE = nb201.Space()
 CELLS = np.concatenate([[[CONV3] * 6, [CONV1, CONV3, POOL, SKIP, NONE, CONV3], [NONE] * 6, [SKIP] * 6],
                         SPACE.random(4, np.random.default_rng(0))])  # fmt: skip
-
-
-class Options(NamedTuple):
-    network: dict
 
 
 def small(arch, seed=0, **options):
@@ -49,7 +43,7 @@ def test_logits_have_one_column_a_class_at_any_size(arch):
 def test_parameters_are_those_the_benchmark_counts_dead_edges_included(n_classes):
     counted = nb201.cost(CELLS, n_classes=n_classes)[0]
     for arch, params in zip(CELLS, counted, strict=True):
-        network = cells.build(SPACE, arch, n_classes, Options({"channels": 16, "cells": 5}))
+        network = cells.CellNetwork(arch, n_classes, channels=16, cells=5)
         assert sum(parameter.numel() for parameter in network.parameters()) == params
 
 

@@ -1,6 +1,7 @@
 """Image loaders, the image encoder and the committed data set codes."""
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,8 +13,10 @@ from nagkit.data import images as data
 from nagkit.errors import NagkitError
 from nagkit.predictors import images as encoders
 from nagkit.predictors import probe
+from nagkit.predictors.fit import recipes
 
-SMALL = {"n_classes": 4, "widths": (4, 8), "epochs": 4, "batch_size": 16}
+RECIPE = replace(recipes("images")["encoder"], epochs=4, batch=16)
+SMALL = {"n_classes": 4, "widths": (4, 8), "recipe": RECIPE}
 needs_images = pytest.mark.skipif(paths.images() is None, reason="NAGKIT_IMAGES is unset: the real images are not shipped")
 
 
@@ -237,10 +240,10 @@ def test_training_leaves_the_global_generator_alone(tmp_path, rng):
     torch.manual_seed(1)
     before = torch.random.get_rng_state()
     x, y = coloured(16, 4, rng)
-    encoders.train(x, y, checkpoint=tmp_path / "run", device="cpu", **SMALL | {"epochs": 1})
-    first = encoders.train(x, y, checkpoint=tmp_path / "first", device="cpu", **SMALL | {"epochs": 1})
+    encoders.train(x, y, checkpoint=tmp_path / "run", device="cpu", **SMALL | {"recipe": replace(RECIPE, epochs=1)})
+    first = encoders.train(x, y, checkpoint=tmp_path / "first", device="cpu", **SMALL | {"recipe": replace(RECIPE, epochs=1)})
     torch.manual_seed(2)
-    second = encoders.train(x, y, checkpoint=tmp_path / "second", device="cpu", **SMALL | {"epochs": 1})
+    second = encoders.train(x, y, checkpoint=tmp_path / "second", device="cpu", **SMALL | {"recipe": replace(RECIPE, epochs=1)})
     torch.manual_seed(1)
     assert same(first, second) and torch.equal(before, torch.random.get_rng_state())
 
@@ -248,7 +251,8 @@ def test_training_leaves_the_global_generator_alone(tmp_path, rng):
 def test_training_learns_to_tell_colours(tmp_path, rng):
     # a fixed seed on one thread; chance is 25 %
     x, y = coloured(256, 4, rng)
-    encoder = encoders.train(x, y, checkpoint=tmp_path / "run", device="cpu", **SMALL | {"epochs": 10, "lr": 0.05})
+    longer = SMALL | {"recipe": replace(RECIPE, epochs=10, lr=0.05)}
+    encoder = encoders.train(x, y, checkpoint=tmp_path / "run", device="cpu", **longer)
     assert encoders.top_k(encoder, x, y, 1) > 60
     assert probe.linear_probe(encoders.features(x, encoder), y, encoders.features(x, encoder), y) > 90
 
@@ -256,9 +260,9 @@ def test_training_learns_to_tell_colours(tmp_path, rng):
 def test_a_run_of_other_settings_is_not_resumed(tmp_path, rng):
     x, y = coloured(32, 4, rng)
     encoders.train(x, y, checkpoint=tmp_path / "run", device="cpu", stop_after=1, **SMALL)
-    with pytest.raises(NagkitError, match="belongs to a run with other images or settings"):
-        encoders.train(x, y, checkpoint=tmp_path / "run", device="cpu", **SMALL | {"lr": 0.1})
-    with pytest.raises(NagkitError, match="belongs to a run with other images or settings"):
+    with pytest.raises(NagkitError, match="belongs to a run with other data or settings"):
+        encoders.train(x, y, checkpoint=tmp_path / "run", device="cpu", **SMALL | {"recipe": replace(RECIPE, lr=0.1)})
+    with pytest.raises(NagkitError, match="belongs to a run with other data or settings"):
         encoders.train(255 - x, y, checkpoint=tmp_path / "run", device="cpu", **SMALL)
 
 

@@ -1,5 +1,7 @@
 """The dataset-aware predictors: what they see, how they train, and what their checkpoints refuse."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,7 @@ from nagkit.data.upstream import Triplets
 from nagkit.errors import NagkitError
 from nagkit.predictors import task, train
 from nagkit.predictors.digcn import DirectedGCN
+from nagkit.predictors.fit import recipes
 from nagkit.predictors.ranking import CellPropagation
 from nagkit.predictors.sets import SetEncoder
 from nagkit.rng import numpy_stream
@@ -86,27 +89,21 @@ def test_official_adjacency_changes_what_the_graph_network_computes():
 
 @pytest.mark.parametrize("kind", ["ranking", "noise-aware"])
 def test_interrupted_training_resumes_to_the_same_weights(kind, triplets, tmp_path, monkeypatch):
-    monkeypatch.setattr(train, "_SAVE_EVERY", 2)
+    monkeypatch.setattr(train, "recipes", lambda *of: {k: replace(r, save_every=2) for k, r in recipes(*of).items()})
     whole = train.train(kind, triplets, steps=6, progress=False)
-    real, calls = train._optimiser, []
+    draw, calls = train._Batches.draw, []
 
-    def interrupted(*arguments):
-        optimiser, rate = real(*arguments)
+    def interrupted(self, size):
+        calls.append(size)
+        if len(calls) == 6:
+            raise KeyboardInterrupt
+        return draw(self, size)
 
-        def stop(step):
-            calls.append(step)
-            if step == 5 and 0 in calls:
-                raise KeyboardInterrupt
-            return rate(step)
-
-        return optimiser, stop
-
-    monkeypatch.setattr(train, "_optimiser", interrupted)
+    monkeypatch.setattr(train._Batches, "draw", interrupted)
     with pytest.raises(KeyboardInterrupt):
         train.train(kind, triplets, steps=6, state=tmp_path / "run.safetensors", progress=False)
-    calls.clear()
     resumed = train.train(kind, triplets, steps=6, state=tmp_path / "run.safetensors", progress=False)
-    assert set(calls) == {4, 5}
+    assert len(calls) == 6 + 2  # four steps were saved
     for key, value in whole.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[key]), key
 

@@ -91,8 +91,8 @@ def test_the_baseline_does_not_know_the_noise_level_nor_where_a_node_stands():
 def test_the_compared_networks_have_as_many_weights_within_five_percent():
     space = get_space("mbv3")
     sizes = [
-        sum(p.numel() for p in train._build(space, recipe.network, recipe.for_space(space).settings).parameters())
-        for recipe in (train.RECIPES[name] for name in ("positions", "no-positions", "gdss"))
+        sum(p.numel() for p in train._build(space, recipe.network, recipe.settings).parameters())
+        for recipe in (train.get_recipe(space, name) for name in ("positions", "no-positions", "gdss"))
     ]
     assert sizes[0] == sizes[1]
     assert max(sizes) < 1.05 * min(sizes)

@@ -1,5 +1,7 @@
 """The supernet: its matrices are convolutions, its parts are MobileNetV3 networks, and training goes on where it stopped."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -13,12 +15,14 @@ from nagkit.benchmarks.table import open_benchmark
 from nagkit.data import io
 from nagkit.data.images import meta_classes
 from nagkit.errors import NagkitError
+from nagkit.predictors.fit import recipes
 from nagkit.predictors.images import normalise
 from nagkit.rng import numpy_stream, torch_stream
 from nagkit.spaces import mbv3
 
 SPACE = mbv3.Space()
 WIDTHS = (8, 8, 8, 12, 12, 16)
+RECIPE = recipes("images")["supernet"]
 
 
 def network(seed: int = 0, widths=WIDTHS, n_classes: int = 5, features: int = 16) -> supernet.Supernet:
@@ -201,14 +205,14 @@ def test_training_learns_and_goes_on_where_it_stopped(arch, tmp_path):
     labels = np.arange(64) % 2
     images = (rng.integers(0, 100, (64, 32, 32, 3)) + 150 * labels[:, None, None, None]).astype(np.uint8)
     how = {"n_classes": 2, "widths": WIDTHS, "arch": arch, "progress": False}
-    how["recipe"] = supernet_train.Recipe(epochs=3, batch=16, lr=0.1, smoothing=0.0)
+    how["recipe"] = replace(RECIPE, epochs=3, batch=16, lr=0.1, smoothing=0.0)
     whole, curve = supernet_train.train(images, labels, checkpoint=tmp_path / "whole", **how)
     supernet_train.train(images, labels, checkpoint=tmp_path / "halves", stop_after=1, **how)
     halves, again = supernet_train.train(images, labels, checkpoint=tmp_path / "halves", **how)
     assert curve.equals(again) and curve["loss"].iloc[-1] < 0.4
     for one, other in zip(whole.parameters(), halves.parameters(), strict=True):
         assert torch.equal(one, other)
-    with pytest.raises(NagkitError, match="belongs to a run with other images or settings"):
+    with pytest.raises(NagkitError, match="belongs to a run with other data or settings"):
         supernet_train.train(images, labels, checkpoint=tmp_path / "whole", **how | {"seed": 1})
     with pytest.raises(NagkitError, match=r"labels must be 64 integers in 0\.\.1"):
         supernet_train.train(images, labels + 1, checkpoint=tmp_path / "new", **how)
@@ -218,7 +222,7 @@ def test_training_on_begins_with_the_weights_given_and_a_new_classifier(tmp_path
     """At rate 0 the weights stay those of the start; another start is another run."""
     images, labels, start = pictures(32).numpy(), np.arange(32) % 3, network(features=supernet.FEATURES)
     how = {"n_classes": 3, "widths": WIDTHS, "progress": False, "checkpoint": tmp_path / "run"}
-    how["recipe"] = supernet_train.Recipe(epochs=1, batch=16, lr=0.0)
+    how["recipe"] = replace(RECIPE, epochs=1, batch=16, lr=0.0)
     found, _ = supernet_train.train(images, labels, start=start, **how)
     assert found.head.weight.shape == (3, supernet.FEATURES) and not found.head.weight.any()
     for name, weight in start.named_parameters():
@@ -228,7 +232,7 @@ def test_training_on_begins_with_the_weights_given_and_a_new_classifier(tmp_path
         images, np.arange(32) % 5, start=start, **how | {"n_classes": 5, "checkpoint": tmp_path / "other"}
     )
     torch.testing.assert_close(kept.head.weight, start.head.weight)  # as many classes
-    with pytest.raises(NagkitError, match="belongs to a run with other images or settings"):
+    with pytest.raises(NagkitError, match="belongs to a run with other data or settings"):
         supernet_train.train(images, labels, start=network(1, features=supernet.FEATURES), **how)
     with pytest.raises(NagkitError, match="data set to adapt to.*'svhn'.*mnist"):
         supernet_train.adapt("svhn", tmp_path / "supernet")
@@ -237,7 +241,8 @@ def test_training_on_begins_with_the_weights_given_and_a_new_classifier(tmp_path
 def test_a_supernet_is_trained_and_adapted_in_one_call_each_and_written_with_its_curve(tmp_path, monkeypatch):
     monkeypatch.setenv("NAGKIT_CACHE", str(tmp_path))
     monkeypatch.setattr(supernet_train, "CHECKPOINT", tmp_path / "supernet.safetensors")
-    monkeypatch.setattr(supernet_train, "STANDARD", supernet_train.Recipe(epochs=1, batch=16))
+    short = {name: replace(recipe, epochs=1, batch=16) for name, recipe in recipes("images").items()}
+    monkeypatch.setattr(supernet_train, "recipes", lambda _: short)
     monkeypatch.setattr(supernet_train, "ADAPT_STEPS", 2)
     images = numpy_stream(0, "test").integers(0, 256, (1000, 32, 32, 3)).astype(np.uint8)
     n_classes = {supernet_train.META: 160, "mnist": 10}
@@ -268,7 +273,7 @@ def test_one_network_is_fine_tuned_from_the_supernet_that_is_there(tmp_path, mon
     labels = np.arange(64) % 2
     noise = numpy_stream(0, "test").integers(0, 100, (64, 32, 32, 3))
     data = ((noise + 150 * labels[:, None, None, None]).astype(np.uint8), labels)
-    recipe = train_arch.PRESETS["mbv3"]["cpu"]._replace(epochs=8, batch_size=16, lr=0.05)
+    recipe = replace(train_arch.preset("mbv3", "cpu"), epochs=8, batch=16, lr=0.05)
     monkeypatch.setenv("NAGKIT_CACHE", str(tmp_path))
     monkeypatch.setattr(supernet, "CHECKPOINT", tmp_path / "supernet.safetensors")
     with pytest.raises(NagkitError, match="there is no supernet at"):
@@ -278,7 +283,7 @@ def test_one_network_is_fine_tuned_from_the_supernet_that_is_there(tmp_path, mon
     assert found.accuracy >= 95.0 and not found.repeated
     assert train_arch.train(SPACE, supernet.SMALLEST, data, data, recipe, progress=False).repeated
     supernet.save(network(1, widths=supernet.WIDTHS), supernet.CHECKPOINT, range(5))
-    again = train_arch.train(SPACE, supernet.SMALLEST, data, data, recipe._replace(epochs=1), progress=False)
+    again = train_arch.train(SPACE, supernet.SMALLEST, data, data, replace(recipe, epochs=1), progress=False)
     assert not again.repeated and again.checkpoint != found.checkpoint
 
 

@@ -1,6 +1,7 @@
 """Table 1: what its rows say of given accuracies, and how pools, favourites and images are chosen."""
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from nagkit.benchmarks import train_arch
 from nagkit.data import images as data
 from nagkit.errors import NagkitError
 from nagkit.predictors import images, task
+from nagkit.predictors.fit import Recipe
 from nagkit.report.exhibits import Exhibit
 from nagkit.rng import numpy_stream
 from nagkit.spaces import nb201
@@ -108,11 +110,12 @@ def test_a_recipe_with_fewer_images_trains_on_that_many():
     rng = numpy_stream(0, "test/table1/images")
     training = rng.integers(0, 256, (60, 32, 32, 3)).astype(np.uint8), np.arange(60) % 2
     test = training[0][:10], training[1][:10]
-    recipe = train_arch.Recipe(1, 8, 0.1, 0.0, {"channels": 4, "cells": 1}, images=16)
+    settings = {"channels": 4, "cells": 1}
+    recipe = Recipe(network="CellNetwork", settings=settings, epochs=1, batch=8, lr=0.1, momentum=0.9, images=16)
     cell = np.array([3, 3, 3, 3, 3, 3], np.int8)
     found = train_arch.train(nb201.Space(), cell, training, test, recipe, progress=False)
     assert len(found.curve) == 1
-    whole = train_arch.train(nb201.Space(), cell, training, test, recipe._replace(images=None), progress=False)
+    whole = train_arch.train(nb201.Space(), cell, training, test, replace(recipe, images=None), progress=False)
     assert found.curve["train_loss"][0] != whole.curve["train_loss"][0]
 
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -17,16 +18,20 @@ from torch import nn
 
 from nagkit import cli, paths
 from nagkit.benchmarks import train_arch as training
-from nagkit.benchmarks.train_arch import Recipe, train
+from nagkit.benchmarks.train_arch import train
 from nagkit.data import images as data
 from nagkit.errors import NagkitError
+from nagkit.predictors.fit import Recipe
 from nagkit.spaces import nb201
 from nagkit.spaces.base import get_space
 
 SPACE = nb201.Space()
 GOOD = "|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|skip_connect~0|nor_conv_3x3~1|nor_conv_1x1~2|"
 ARCH = SPACE.from_string([GOOD])[0]
-TINY = Recipe(3, 8, 0.05, 5e-4, {"channels": 2, "cells": 1}, nesterov=True, warmup=0.1, augment=("flip", "crop", "cutout"))
+TINY = Recipe(
+    network="CellNetwork", settings={"channels": 2, "cells": 1}, epochs=3, batch=8, lr=0.05, momentum=0.9, decay=5e-4,
+    warmup=0.3, augment=("flip", "crop", "cutout"),
+)  # fmt: skip
 needs_images = pytest.mark.skipif(paths.images() is None, reason="NAGKIT_IMAGES is unset: the real images are not shipped")
 
 
@@ -66,7 +71,7 @@ def same(a, b):
 
 def test_a_small_network_learns_to_tell_stripes(tmp_path):
     # one seed on one thread; chance is 50 %
-    recipe = Recipe(3, 16, 0.05, 5e-4, {"channels": 4, "cells": 1}, nesterov=True, warmup=0.1)
+    recipe = replace(TINY, batch=16, settings={"channels": 4, "cells": 1}, augment=())
     found = train(SPACE, ARCH, striped(160), striped(100, 1), recipe, checkpoint=tmp_path / "run", progress=False)
     assert found.accuracy > 90
     assert found.curve["train_loss"].is_monotonic_decreasing
@@ -81,18 +86,25 @@ def test_the_result_is_that_of_the_last_epoch_even_when_another_was_better(tmp_p
 
 
 def test_the_rate_follows_a_cosine_to_zero_after_its_warm_up():
-    plain, warm = TINY._replace(lr=1.0, warmup=0.0), TINY._replace(lr=1.0, warmup=0.1)
-    assert [training.rate(plain, step, 100) for step in (0, 50)] == [1.0, pytest.approx(0.5)]
-    assert training.rate(plain, 99, 100) < 1e-3
-    assert [training.rate(warm, step, 100) for step in (0, 4)] == pytest.approx([0.1, 0.5], rel=0.01)
-    assert training.rate(warm, 60, 100) == training.rate(plain, 60, 100)
+    plain = Recipe(lr=1.0, epochs=10).in_steps(10)
+    warm = replace(plain, warmup=10)
+    assert [plain.rate(step) for step in (0, 50)] == [1.0, pytest.approx(0.5)] and plain.rate(99) < 1e-3
+    assert [warm.rate(step) for step in (0, 4)] == pytest.approx([0.1, 0.5], rel=0.01)
+    assert warm.rate(60) == plain.rate(60)
+    assert replace(warm, from_zero=True).rate(0) == 0.0
 
 
 def test_the_paper_preset_is_the_network_of_the_benchmark():
     recipe = training.preset("nb201", "paper")
-    network = training.BUILD["nb201"](SPACE, ARCH, 10, recipe)
+    network = training.NETWORKS[recipe.network](ARCH, 10, **recipe.settings)
     assert sum(parameter.numel() for parameter in network.parameters()) == nb201.cost(ARCH[None])[0][0]
-    assert recipe[:4] == (200, 256, 0.1, 5e-4) and recipe.nesterov and not recipe.augment and not recipe.warmup
+    assert (recipe.epochs, recipe.batch, recipe.lr, recipe.decay, recipe.momentum) == (200, 256, 0.1, 5e-4, 0.9)
+    assert recipe.nesterov and not recipe.augment and not recipe.warmup
+
+
+def test_the_warm_up_keeps_its_share_of_other_epochs():
+    assert training.preset("nb201", "cpu", epochs=40).warmup == pytest.approx(4.0)
+    assert training.preset("nb201", "cpu", augment=("flip",)).augment == ("flip",)
 
 
 def test_the_batch_norm_statistics_and_not_only_weights_are_trained(tmp_path):
@@ -166,28 +178,28 @@ def test_class_folders_are_a_data_set(tmp_path):
 class DropoutNetwork(nn.Sequential):
     """What another space may bring: a network that draws random numbers of its own in each step."""
 
-    def __init__(self, *_):
+    def __init__(self, *_, **__):
         super().__init__(nn.Conv2d(3, 4, 3, stride=4), nn.BatchNorm2d(4), nn.Dropout(0.5), nn.Flatten(), nn.Linear(256, 2))
 
 
 def stop_at(monkeypatch, step):
     """From now on, the step with this number (from 1) is not reached."""
-    calls, learn = [], training._step
+    calls, jitter = [], training.jitter
 
     def dies(*args):
         calls.append(0)
         if len(calls) == step:
             raise KeyboardInterrupt
-        return learn(*args)
+        return jitter(*args)
 
-    monkeypatch.setattr(training, "_step", dies)
+    monkeypatch.setattr(training, "jitter", dies)
 
 
-@pytest.mark.parametrize("builder", [training.BUILD["nb201"], DropoutNetwork], ids=["cell", "dropout"])
+@pytest.mark.parametrize("builder", [training.NETWORKS["CellNetwork"], DropoutNetwork], ids=["cell", "dropout"])
 @pytest.mark.parametrize("save_seconds", [0.0, 1e9], ids=["every step", "every epoch"])
 @pytest.mark.parametrize("steps", [(1,), (2, 1, 3), (4,), (6, 2)])
 def test_an_interrupted_run_ends_with_the_bits_of_an_uninterrupted_one(tmp_path, monkeypatch, builder, save_seconds, steps):
-    monkeypatch.setitem(training.BUILD, "nb201", builder)
+    monkeypatch.setitem(training.NETWORKS, "CellNetwork", builder)
     whole = tiny(tmp_path, "whole")
     for step in steps:
         with monkeypatch.context() as patch:
@@ -202,17 +214,18 @@ SCRIPT = """
 import sys, torch
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
+from dataclasses import replace
 from test_train_arch import tiny, TINY
 torch.set_num_threads(1)
 print("ready", flush=True)
-tiny(Path(sys.argv[2]), n=200, recipe=TINY._replace(epochs=4), save_seconds=0.02)
+tiny(Path(sys.argv[2]), n=200, recipe=replace(TINY, epochs=4), save_seconds=0.02)
 print("done", flush=True)
 """
 
 
 def test_a_killed_process_is_continued_to_the_same_bits(tmp_path):
     """SIGKILL at two moments that the load of the machine chooses: in a step, in a test, or in the middle of a write."""
-    whole = tiny(tmp_path, "whole", n=200, recipe=TINY._replace(epochs=4))
+    whole = tiny(tmp_path, "whole", n=200, recipe=replace(TINY, epochs=4))
     killed = 0
     (tmp_path / "kill").mkdir()
     for share in (0.3, 0.4):
@@ -222,7 +235,7 @@ def test_a_killed_process_is_continued_to_the_same_bits(tmp_path):
             time.sleep(share * whole.seconds)
             process.send_signal(signal.SIGKILL)
             killed += "done" not in process.stdout.read()
-    assert killed and same(whole, tiny(tmp_path / "kill", n=200, recipe=TINY._replace(epochs=4)))
+    assert killed and same(whole, tiny(tmp_path / "kill", n=200, recipe=replace(TINY, epochs=4)))
 
 
 def test_a_finished_run_is_returned_without_training(tmp_path, monkeypatch):
@@ -252,10 +265,10 @@ def test_training_neither_reads_nor_moves_the_global_stream(tmp_path):
 
 def test_the_checkpoint_of_another_run_is_refused(tmp_path):
     tiny(tmp_path)
-    for other in ({"seed": 1}, {"n": 18}, {"recipe": TINY._replace(lr=0.1)}, {"recipe": TINY._replace(epochs=4)}):
-        with pytest.raises(NagkitError, match="run belongs to a run with another architecture, data set or settings"):
+    for other in ({"seed": 1}, {"n": 18}, {"recipe": replace(TINY, lr=0.1)}, {"recipe": replace(TINY, epochs=4)}):
+        with pytest.raises(NagkitError, match="run belongs to a run with other data or settings"):
             tiny(tmp_path, **other)
-    with pytest.raises(NagkitError, match="belongs to a run with another architecture"):
+    with pytest.raises(NagkitError, match="belongs to a run with other data or settings"):
         train(SPACE, ARCH * 0, striped(20), striped(10, 1), TINY, checkpoint=tmp_path / "run", device="cpu", progress=False)
 
 
@@ -280,13 +293,13 @@ IMAGES, LABELS = striped(8)
         ({"test_set": (IMAGES, LABELS - 1)}, "test labels must be 8 integers from 0"),
         ({"test_set": (IMAGES, LABELS + 1)}, "test label 2 has no training image"),
         ({"train_set": (IMAGES, 0 * LABELS)}, "all training labels are 0; training needs at least two classes"),
-        ({"recipe": TINY._replace(augment=("crpo",))}, "unknown augmentation 'crpo'.*did you mean 'crop'"),
-        ({"recipe": TINY._replace(epochs=0)}, "epochs of the recipe is 0; it must be at least 1"),
-        ({"recipe": TINY._replace(lr=math.nan)}, "lr of the recipe is nan; it must be positive"),
+        ({"recipe": replace(TINY, augment=("crpo",))}, "unknown augmentation 'crpo'.*did you mean 'crop'"),
+        ({"recipe": replace(TINY, epochs=0)}, "epochs of the recipe is 0; it must be at least 1"),
+        ({"recipe": replace(TINY, lr=math.nan)}, "lr of the recipe is nan; it must be positive"),
         ({"arch": np.full(6, 7)}, "row 0 is not valid in nb201"),
         ({"device": "gpu"}, "unknown device 'gpu'"),
         ({"device": "mps"}, "unknown device 'mps'"),
-        ({"recipe": TINY._replace(lr=1e30, epochs=3)}, "the loss is .* training diverged; lower lr"),
+        ({"recipe": replace(TINY, lr=1e30, epochs=3)}, "the loss is .* training diverged; lower lr"),
     ],
 )
 def test_what_cannot_be_trained_is_named(tmp_path, change, message):
@@ -305,14 +318,13 @@ def test_a_gpu_that_is_not_here_is_named(tmp_path, monkeypatch):
 def test_unknown_presets_and_spaces_list_what_there_is():
     with pytest.raises(NagkitError, match="unknown training preset of nb201: 'papr'.*did you mean 'paper'"):
         training.preset("nb201", "papr")
-    with pytest.raises(NagkitError, match="unknown search space to train in 'mbv4'.*choose one of: .*nb201"):
+    with pytest.raises(NagkitError, match="no way to train architectures of mbv4 is known; add one to data/training.yaml"):
         training.preset("mbv4", "paper")
 
 
-def test_a_space_without_a_builder_is_not_offered(tmp_path, monkeypatch):
-    monkeypatch.delitem(training.BUILD, "nb201")
-    with pytest.raises(NagkitError, match="unknown search space to train in 'nb201'"):
-        tiny(tmp_path)
+def test_a_recipe_of_another_network_is_refused(tmp_path):
+    with pytest.raises(NagkitError, match="unknown network to train 'CelNetwork' .did you mean 'CellNetwork'"):
+        tiny(tmp_path, recipe=replace(TINY, network="CelNetwork"))
 
 
 # the command
@@ -400,7 +412,7 @@ def test_the_help_shows_an_example(nagkit):
 def test_six_hundred_images_of_clothes_teach_more_than_chance(tmp_path):
     """600 + 500 images, one seed; chance is 10 %."""
     parts = [data.load("fashion_mnist", split, per_class=n) for split, n in (("train", 60), ("test", 50))]
-    recipe = Recipe(3, 32, 0.1, 5e-4, {"channels": 4, "cells": 1}, nesterov=True, warmup=0.1)
+    recipe = replace(TINY, batch=32, lr=0.1, settings={"channels": 4, "cells": 1}, augment=())
     found = train(get_space("nb201"), ARCH, *parts, recipe, checkpoint=tmp_path / "run", device="cpu", progress=False)
     assert found.accuracy > 45
     assert json.loads(found.curve.to_json())["epoch"] == {"0": 1, "1": 2, "2": 3}

@@ -17,6 +17,7 @@ from nagkit.diffusion.exact import exact_prior
 from nagkit.diffusion.samplers import generate, network_calls
 from nagkit.diffusion.train import checkpoint, load_score, train_score, training_archs
 from nagkit.errors import NagkitError
+from nagkit.predictors.fit import recipes
 from nagkit.rng import torch_stream
 from nagkit.spaces import mbv3, nb201
 from nagkit.spaces.base import get_space, keys
@@ -32,14 +33,14 @@ def tiny_recipes(tmp_path, monkeypatch):
     monkeypatch.setenv("NAGKIT_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(train, "_DRAWS", {"report": 8, "card": 8})
     monkeypatch.setattr(train, "N_UNLISTED", 100)
-    monkeypatch.setattr(train, "RECIPES", {name: tiny_recipe(recipe) for name, recipe in train.RECIPES.items()})
+    monkeypatch.setattr(train, "recipes", lambda *of: {name: tiny_recipe(recipe) for name, recipe in recipes(*of).items()})
 
 
 def tiny_recipe(recipe):
     settings = TINY if recipe.network != "GDSSScoreNetwork" else {"width": 8, "n_blocks": 1}
     if recipe.settings.get("positions"):
         settings = settings | {"positions": recipe.settings["positions"]}
-    return replace(recipe, batch=16, save_every=5, report_every=10, warmup=4, settings=settings, on={})
+    return replace(recipe, batch=16, save_every=5, report_every=10, warmup=4, settings=settings)
 
 
 def tiny(out, **options):
@@ -48,16 +49,16 @@ def tiny(out, **options):
 
 def interrupt_at(monkeypatch, network, step):
     """Make the loss of `network` fail as Ctrl-C does when it is asked for the `step`-th time."""
-    recipe, calls = train.RECIPES[network], iter(range(step))
+    name = recipes("score")[network].loss
+    loss, calls = train._LOSSES[name], iter(range(step))
 
     def failing(*arguments):
         if next(calls, None) is None:
             raise KeyboardInterrupt
-        return recipe.loss(*arguments)
+        return loss(*arguments)
 
-    failing.__name__ = recipe.loss.__name__
-    monkeypatch.setitem(train.RECIPES, network, replace(recipe, loss=failing))
-    return lambda: monkeypatch.setitem(train.RECIPES, network, recipe)
+    monkeypatch.setitem(train._LOSSES, name, failing)
+    return lambda: monkeypatch.setitem(train._LOSSES, name, loss)
 
 
 @pytest.mark.parametrize("network", ["ours", "paper", "gdss"])
@@ -201,7 +202,7 @@ def test_a_checkpoint_of_the_other_adjacency_is_refused(tmp_path):
         load_score(nb201.Space(adjacency="official"), tmp_path / "a.safetensors")
 
 
-@pytest.mark.parametrize("network", list(train.RECIPES))
+@pytest.mark.parametrize("network", list(recipes("score")))
 @pytest.mark.parametrize("name", ["nb201", "mbv3"])
 def test_a_saved_network_comes_back_as_a_denoiser(tmp_path, name, network):
     space = get_space(name)
