@@ -36,7 +36,7 @@ def mean_ci(values: np.ndarray, unit: str = "") -> Interval:
     mean, half = float(values.mean()), float(half_width(values))
     low, high = RANGES.get(unit, (-np.inf, np.inf))
     if mean - half < low or mean + half > high:
-        return bootstrap_ci(values, numpy_stream(0, "estimates/bootstrap"))
+        return bootstrap_ci(values)
     return Interval(mean, mean - half, mean + half)
 
 
@@ -67,9 +67,11 @@ def share(values: np.ndarray) -> Interval:
     return Interval(100 * float(values.mean()), 100 * float(interval.low), 100 * float(interval.high))
 
 
-def bootstrap_ci(values: np.ndarray, rng: np.random.Generator, *, statistic=np.mean, resamples: int = 2000) -> Interval:
-    """`statistic(values, axis=-1)` and its 95 % percentile bootstrap interval."""
-    values = _sample(values)
+def bootstrap_ci(
+    values: np.ndarray, rng: np.random.Generator | None = None, *, statistic=np.mean, resamples: int = 2000
+) -> Interval:
+    """`statistic(values, axis=-1)` and its 95 % percentile bootstrap interval; without `rng` from a fixed stream."""
+    values, rng = _sample(values), rng or numpy_stream(0, "estimates/bootstrap")
     draws = statistic(values[rng.integers(0, len(values), (resamples, len(values)))], axis=-1)
     return Interval(float(statistic(values, axis=-1)), *map(float, np.quantile(draws, [0.025, 0.975])))
 
@@ -84,6 +86,11 @@ def kendall_ci(a: np.ndarray, b: np.ndarray, rng: np.random.Generator, *, resamp
 def iqm(values: np.ndarray, axis: int = -1) -> np.ndarray:
     """Interquartile mean: the mean of the middle half, robust and still efficient (Agarwal et al., 2021)."""
     return stats.trim_mean(values, 0.25, axis=axis)
+
+
+def iqm_ci(values: np.ndarray) -> Interval:
+    """Interquartile mean and its bootstrap interval."""
+    return bootstrap_ci(values, statistic=iqm)
 
 
 def paired_difference(values: np.ndarray, reference: np.ndarray) -> Interval:

@@ -14,7 +14,7 @@ import numpy as np
 
 from nagkit.errors import NagkitError, unknown
 from nagkit.study import jobs
-from nagkit.study.estimates import Interval, Reduce, groups, mean_ci, paired_difference
+from nagkit.study.estimates import Reduce, bootstrap_ci, groups, mean_ci, paired_difference
 from nagkit.study.results import Results
 
 PROFILES = ("quick", "paper", "recorded")
@@ -59,22 +59,25 @@ class Exhibit:
     """What a table or figure is made of; `run` makes it.
 
     `columns` are what every row is run for, usually data sets, and `axis` is the parameter of the jobs that takes them (a job
-    without it is the same for all columns). `benchmark` answers `query(archs, column, split=split)` for measures that want
-    accuracies. `seed` shifts all seeds of `over`, so another `seed` is another, independent study.
+    without it is the same for all columns); where it is several, "oracle acquisition", a column is as many words, "ofa ei".
+    `benchmark` answers `query(archs, column, split=split)` for measures that want accuracies; `oracle` is where the numbers
+    come from, or says so of every column. `seed` shifts all seeds of `over`, so another `seed` is another, independent study.
     """
 
     def __init__(
         self, name: str, *, profile: str = "quick", seed: int = 0, columns: Sequence[str] = ("",), axis: str = "dataset",
-        benchmark: object = None, split: str = "test", oracle: str | None = None,
+        benchmark: object = None, split: str = "test", oracle: str | Mapping[str, str] | None = None,
     ):  # fmt: skip
         if profile not in PROFILES:
             raise unknown("profile", profile, PROFILES)
         self.name, self.profile, self.seed, self.columns, self.axis = name, profile, seed, tuple(columns), axis
         self.benchmark, self.split = benchmark, split
-        self.oracle = oracle if oracle is not None else getattr(benchmark, "oracle", "")
+        oracle = getattr(benchmark, "oracle", "") if oracle is None else oracle
+        self.oracles = dict(oracle) if isinstance(oracle, Mapping) else dict.fromkeys(self.columns, oracle)
+        self.oracle = ", ".join(dict.fromkeys(self.oracles.values()))
         self._rows: dict[str, _Row] = {}
         self._metrics: dict[str, _Metric] = {}
-        self._pairs: list[tuple[str, str, Sequence[str] | None]] = []
+        self._pairs: list[tuple[str, str, Sequence[str] | None, bool]] = []
 
     def row(
         self, name: str, task: jobs.Task, *, over: Mapping[str, Sequence[int]] | None = None,
@@ -109,10 +112,11 @@ class Exhibit:
             raise NagkitError(f"{self.name} has two metrics called {name!r}; give one of them another name")
         self._metrics[name] = _Metric(measure, unit, reduce, rows)
 
-    def pair(self, row: str, *others: str, metrics: Sequence[str] | None = None) -> None:
+    def pair(self, row: str, *others: str, metrics: Sequence[str] | None = None, wins: bool = False) -> None:
         """Differences `row` minus each of `others`, in all metrics that are means or in those of `metrics`.
 
-        Paired by the outer seed where both rows have the same; from a row with other seeds its mean is subtracted.
+        Paired by the outer seed where both rows have the same, as far as both go; from a row with other seeds its mean is
+        subtracted. With `wins` also in how many of the pairs `row` is ahead, ties counting half, as row "A over B".
         """
         for name in (row, *others):
             if name not in self._rows:
@@ -120,11 +124,16 @@ class Exhibit:
         for metric in metrics or ():
             if metric not in self._metrics:
                 raise unknown(f"metric of {self.name}", metric, self._metrics)
-        self._pairs += [(row, other, metrics) for other in others]
+        self._pairs += [(row, other, metrics, wins) for other in others]
 
-    def run(self, *, n_workers: int = 1, scheduler: str | None = None, progress: bool = True) -> Results:
-        """Do the jobs and measure them; with the profile `recorded`, read the committed numbers instead."""
-        results = Results(self)
+    def run(
+        self, *, n_workers: int = 1, scheduler: str | None = None, progress: bool = True, into: Results | None = None
+    ) -> Results:
+        """Do the jobs and measure them, `into` the results of another grid of the same exhibit where that is given.
+
+        With the profile `recorded`, read the committed numbers instead.
+        """
+        results = into or Results(self)
         if results.recorded:
             return results
         results.options = {"n_workers": n_workers, "scheduler": scheduler, "progress": progress}
@@ -134,22 +143,24 @@ class Exhibit:
             for column in row.columns
             for seeds in product(*row.over.values())
         ]
-        tasks = [self._task(*key) for key in keys]
-        for (name, column, seeds), arrays in zip(keys, results.do(tasks), strict=True):
-            results.runs.append(self._run(name, column, dict(zip(self._rows[name].over, seeds, strict=True)), arrays))
+        runs: dict[tuple[str, str], list[Run]] = {}
+        for (name, column, seeds), arrays in zip(keys, results.do([self._task(*key) for key in keys]), strict=True):
+            made = self._run(name, column, dict(zip(self._rows[name].over, seeds, strict=True)), arrays)
+            runs.setdefault((name, column), []).append(made)
+        results.runs += [run for each in runs.values() for run in each]
         for name, metric in self._metrics.items():
-            for row, column in dict.fromkeys((run.row, run.column) for run in results.runs):
+            for (row, column), each in runs.items():
                 if metric.rows is None or row in metric.rows:
-                    self._measure(results, name, metric, row, column)
-        for row, other, metrics in self._pairs:
-            self._compare(results, row, other, metrics)
+                    self._measure(results, name, metric, row, column, each)
+        for pair in self._pairs:
+            self._compare(results, *pair)
         return results
 
     def _task(self, name: str, column: str, seeds: Sequence[int]) -> jobs.Task:
-        row = self._rows[name]
-        arguments = dict(row.task.arguments)
-        if self.axis in inspect.signature(row.task.function).parameters and self.axis not in arguments:
-            arguments[self.axis] = column
+        row, axes = self._rows[name], self.axis.split()
+        known = inspect.signature(row.task.function).parameters
+        at = zip(axes, column.split() if len(axes) > 1 else [column], strict=True)
+        arguments = {axis: value for axis, value in at if axis in known} | dict(row.task.arguments)
         for axis, value in zip(row.over, seeds, strict=True):
             arguments[axis] = value if axis == "training_seed" else 1000 * self.seed + value
         return row.task._replace(arguments=arguments)
@@ -161,35 +172,28 @@ class Exhibit:
         values = self.benchmark.query(valid, column, split=self.split) if asked else np.empty(0)
         return Run(name, column, seeds, arrays, valid, values)
 
-    def _measure(self, results: Results, name: str, metric: _Metric, row: str, column: str) -> None:
-        found = [metric.measure(run) for run in results.runs if (run.row, run.column) == (row, column)]
-        outer = next(iter(self._rows[row].over.values()), (0,))
-        if isinstance(found[0], Mapping):
-            for key in found[0]:
-                values = np.array([one[key] for one in found], float).reshape(len(outer), -1)
-                results.measured(row, str(key), f"{column} {name}".strip(), values, metric.unit, metric.reduce)
-        else:
-            values = np.array(found, float).reshape(len(outer), -1)
-            results.measured(row, column, name, values, metric.unit, metric.reduce)
+    def _measure(self, results: Results, name: str, metric: _Metric, row: str, column: str, runs: Sequence[Run]) -> None:
+        found = [metric.measure(run) for run in runs]
+        several, outer = isinstance(found[0], Mapping), next(iter(self._rows[row].over.values()), (0,))
+        for key in found[0] if several else (column,):
+            values = np.array([one[key] for one in found] if several else found, float).reshape(len(outer), -1)
+            full = f"{column} {name}".strip() if several else name
+            where = {"oracle": self.oracles.get(column), "declared": name}
+            results.measured(row, str(key), full, values, metric.unit, metric.reduce, **where)
 
-    def _compare(self, results: Results, row: str, other: str, metrics: Sequence[str] | None) -> None:
-        ours, theirs = self._rows[row].over, self._rows[other].over
-        same = next(iter(ours.items()), None) == next(iter(theirs.items()), None)
-        for (name, metric, column), (values, unit, reduce) in list(results.samples.items()):
-            base = metric if metric in self._metrics else metric.partition(" ")[2]
-            if name != row or reduce is not mean_ci or (other, metric, column) not in results.samples:
+    def _compare(self, results: Results, row: str, other: str, metrics: Sequence[str] | None, wins: bool) -> None:
+        (axis, seeds), (same, others) = (next(iter(self._rows[name].over.items()), ("", ())) for name in (row, other))
+        paired = axis == same and all(a == b for a, b in zip(seeds, others, strict=False))
+        for (name, metric, column), sample in list(results.samples.items()):
+            against = results.samples.get((other, metric, column))
+            wanted = sample.reduce is mean_ci and sample.declared in (metrics or self._metrics)
+            if name != row or against is None or not wanted:
                 continue
-            if metrics is None or base in metrics:
-                against = results.samples[other, metric, column][0]
-                gap, n = _difference(values, against, same)
-                results.add(f"{row} minus {other}", column, f"difference of {metric}", gap, n=n, unit=unit)
-
-
-def _difference(values: np.ndarray, against: np.ndarray, same: bool) -> tuple[Interval, int]:
-    """Paired by outer seed; with a single one by run, as far as both have runs; from unlike seeds the mean is taken."""
-    if not same:
-        ours = groups(values)
-        return mean_ci(ours - against.mean()), len(ours)
-    ours, theirs = groups(values), groups(against)
-    n = min(len(ours), len(theirs))
-    return paired_difference(ours[:n], theirs[:n]), n
+            a, b = groups(sample.values), groups(against.values)
+            n = min(len(a), len(b)) if paired else len(a)
+            gap = paired_difference(a[:n], b[:n]) if paired else mean_ci(a - b.mean())
+            said = {"n": n, "oracle": sample.oracle}
+            results.add(f"{row} minus {other}", column, f"difference of {metric}", gap, unit=sample.unit, **said)
+            if wins and paired:
+                chance = bootstrap_ci(50.0 * ((a[:n] > b[:n]) + 1.0 * (a[:n] >= b[:n])))
+                results.add(f"{row} over {other}", column, f"wins of {metric}", chance, unit="%", **said)

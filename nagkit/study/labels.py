@@ -13,15 +13,17 @@ def _sections() -> dict[str, dict[str, str]]:
 
 
 def label(identifier: str) -> str:
-    """What a reader sees for `identifier`; "A minus B" is put together from its parts, an unknown one is shown as it is."""
+    """What a reader sees for `identifier`; "A minus B" and "A over B" are composed of their parts, an unknown one stays."""
     known = {name: words for section in _sections().values() for name, words in section.items()}
     if identifier in known:
         return known[identifier]
-    ours, minus, other = identifier.partition(" minus ")
-    if minus:
-        return f"{label(ours)} minus {_inside(label(other))}"
-    if identifier.startswith("difference of "):
-        return f"difference of {_inside(label(identifier.removeprefix('difference of ')))}"
+    for between in (" minus ", " over "):
+        ours, found, other = identifier.partition(between)
+        if found:
+            return f"{label(ours)}{between}{_inside(label(other))}"
+    for before in ("difference of ", "wins of "):
+        if identifier.startswith(before):
+            return f"{before}{_inside(label(identifier.removeprefix(before)))}"
     data, space, what = identifier.partition(" ")
     return f"{known[data]}, {label(what)}" if space and data in _sections()["columns"] else identifier
 

@@ -15,7 +15,7 @@ DATA = {"training_seed": range(3), "seed": range(4)}
 
 
 def values(dataset, seed, training_seed=0, level=0.0):
-    return {"x": np.array([level + 10 * training_seed + seed + 100 * (dataset == "b")])}
+    return {"x": np.array([float(level) + 10 * training_seed + seed + 100 * (dataset == "b")])}
 
 
 def level(run):
@@ -64,6 +64,48 @@ def test_a_row_with_other_seeds_is_compared_by_its_mean():
     assert exhibit.run(progress=False).number("low minus null", "a", "difference of level")["value"] == pytest.approx(
         11.5 - 5.5
     )
+
+
+def test_where_one_row_has_fewer_seeds_the_pairs_end_there():
+    exhibit = Exhibit("test", columns=["a"])
+    exhibit.row("few", Task(values, {"level": 1.0}), over={"seed": range(2)})
+    exhibit.row("many", Task(values, {}), over={"seed": range(5)})
+    exhibit.metric("level", level, unit="count")
+    exhibit.pair("many", "few", wins=True)
+    results = exhibit.run(progress=False)
+    entry = results.number("many minus few", "a", "difference of level")
+    assert (entry["value"], entry["lo"], entry["hi"], entry["n"]) == (-1, -1, -1, 2)
+    assert results.number("many over few", "a", "wins of level")["value"] == 0
+
+
+def test_a_win_counts_whole_and_a_tie_half():
+    exhibit = Exhibit("test", columns=["a"])
+    for row in ("one", "other"):
+        exhibit.row(row, Task(values, {}), over={"seed": range(5)})
+    exhibit.metric("level", level, unit="count")
+    exhibit.pair("one", "other", wins=True)
+    entry = exhibit.run(progress=False).number("one over other", "a", "wins of level")
+    assert (entry["value"], entry["lo"], entry["hi"]) == (50, 50, 50)
+
+
+def test_a_column_may_set_several_parameters_and_has_its_own_oracle():
+    exhibit = Exhibit("test", columns=["a 1", "b 2"], axis="dataset level", oracle={"a 1": "table", "b 2": "surrogate"})
+    exhibit.row("only", Task(values, {}), over={"seed": range(2)})
+    exhibit.metric("level", lambda run: float(len(run.column)), unit="count")
+    exhibit.metric("by level", lambda run: {"x": level(run)}, unit="count")
+    results = exhibit.run(progress=False)
+    assert exhibit.oracle == "table, surrogate"
+    assert results.number("only", "b 2", "level")["oracle"] == "surrogate"
+    assert results.number("only", "x", "b 2 by level")["value"] == pytest.approx(100.5 + 2)
+
+
+def test_a_second_grid_adds_to_the_results_of_the_first():
+    first, second = declared(), Exhibit("test", columns=["b"])
+    second.row("low", Task(values, {"level": 1.0}), over=DATA)
+    second.metric("other", level, unit="count")
+    results = second.run(progress=False, into=first.run(progress=False))
+    assert results.number("low", "b", "other")["value"] - results.number("low", "b", "level")["value"] == 1
+    assert results.provenance()["jobs"] == 2 * 2 * 12 + 12
 
 
 def test_a_measure_with_several_numbers_makes_columns():
