@@ -125,6 +125,15 @@ def printed(frame: pd.DataFrame, paper: Mapping[str, str] | None, metrics: Names
     return pd.concat(named or [frame[:0]])
 
 
+def singles(single: pd.DataFrame | None, part: pd.DataFrame) -> pd.DataFrame:
+    """The single values of the rows, columns and metrics of `part`."""
+    keys = ["row", "column", "metric"]
+    if single is None:
+        return part[:0]
+    there = pd.MultiIndex.from_frame(single[keys].astype(str)).isin(pd.MultiIndex.from_frame(part[keys]))
+    return single[there].astype({"row": str, "column": str})
+
+
 # Drawing --------------------------------------------------------------------------------------------------------------
 
 
@@ -185,3 +194,24 @@ def faceted(figure: Figure, data: pd.DataFrame, wrap: int, **share: bool) -> so.
     panels = list(dict.fromkeys(data["panel"]))
     plot = so.Plot(data).facet(col="panel", order=panels, wrap=wrap if wrap < len(panels) else None).share(**share)
     return plot.theme(theme()).on(figure).label(x="", y="", col="")
+
+
+def lines(figure: Figure, data: pd.DataFrame, looks: Mapping[str, dict], wrap: int, sharey: bool) -> list[Axes]:
+    """Lines, marks and bands of `data` (panel, row, order, x, value, lo, hi, n); a reference with one mark crosses its panel."""
+    keys = {"color": "color", "linestyle": "ls", "marker": "marker", "linewidth": "lw"}
+    scales = {name: so.Nominal({row: style[key] or "o" for row, style in looks.items()}) for name, key in keys.items()}
+    data = data.sort_values("order", kind="stable")
+    thin = data["row"].map(lambda row: not looks[row]["marker"])
+    level = thin & data.groupby(["panel", "row"])["x"].transform("size").eq(1)
+    drawn, words = data[~level], {"x": "x", "color": "row", "legend": False}
+    plot = faceted(figure, data.sort_values("panel", kind="stable"), wrap, x=False, y=sharey).scale(**scales)
+    plot = plot.add(so.Band(alpha=0.15), data=drawn[drawn["n"] > 3], ymin="lo", ymax="hi", **words)
+    plot = plot.add(so.Path(), data=drawn, y="value", linestyle="row", linewidth="row", **words)
+    if drawn.groupby(["panel", "row"])["x"].size().max() < 25:
+        plot = plot.add(so.Dot(pointsize=5), data=data[~level & ~thin], y="value", marker="row", **words)
+    plot.plot()
+    for entry in data[level].itertuples():
+        style, ax = {key: looks[entry.row][key] for key in ("color", "ls", "lw")}, figure.axes[int(entry.panel)]
+        ax.axhline(entry.value, **style)
+        ax.axhspan(entry.lo, entry.hi, color=style["color"], alpha=0.2, lw=0)
+    return figure.axes

@@ -12,13 +12,13 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 import seaborn.objects as so
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from nagkit.errors import NagkitError
+from nagkit.spaces.base import SearchSpace
 from nagkit.study import drawing
 from nagkit.study.drawing import DASHED, DOTTED, INK, MUTED, PALETTE, PAPER, WIDTH, Names, chosen, quantity, themed, titled
 from nagkit.study.labels import label
@@ -28,14 +28,15 @@ from nagkit.study.labels import label
 def points(
     frame: pd.DataFrame, metrics: Names, *, rows: Names = None, columns: Names = None, y: str = "row",
     zero: float | None = None, paper: Mapping[str, str] | None = None, reference: str = "",
-    groups: Mapping[str, str] | None = None,
+    groups: Mapping[str, str] | None = None, single: pd.DataFrame | None = None,
     wrap: int = 9, share: bool = True, log: bool = False, xlabel: str = "", width: float = WIDTH,
 ) -> Figure:  # fmt: skip
     """Values with 95 % intervals: a line for each `y` ("row" or "column"), a panel for each other name that varies.
 
     Rows "A minus B" share a line for each B, and the A have colours; with one A and a `zero`, the colour says on which side of
     it the interval lies. `groups` gives rows the colour of a group, named beneath. `paper` maps our rows to the paper's, drawn
-    as hollow diamonds; `reference` is a row of the paper's, drawn as a dashed line.
+    as hollow diamonds; `reference` is a row of the paper's, drawn as a dashed line. `single`, a frame of `row, column, metric,
+    value`, are the values that the means are of: small dots, for few runs.
 
     >>> points(frame, "mean", paper={"published": "DiffusionNAG"})
     >>> points(frame, "difference of mean", rows=["ours minus random", "ours minus largest"], zero=0)
@@ -44,12 +45,13 @@ def points(
     known = drawing.printed(frame, {reference: reference} if reference else None, metrics, columns)
     split = y == "row" and bool(part["row"].str.contains(" minus ").all())
     others = [kind for kind in ("metric", "row", "column") if kind != y and part[kind].nunique() > 1]
-    data = pd.concat([part.assign(of="ours"), theirs.assign(of="paper"), known.assign(of="line")], ignore_index=True)
+    kinds = {"ours": part, "paper": theirs, "line": known, "single": drawing.singles(single, part)}
+    data = pd.concat([each.assign(of=of) for of, each in kinds.items()], ignore_index=True)
     data["panel"] = [", ".join(map(label, names)) for names in data[others].to_numpy()]
     data["name"] = data[y].str.split(" minus ").str[-1].map(label)
     first = data["row"].str.split(" minus ").str[0] if split else ""
     data["series"] = data["row"].map(groups).fillna("others") if groups else first
-    part, theirs, known = (data[data["of"] == of] for of in ("ours", "paper", "line"))
+    part, theirs, known, dots = (data[data["of"] == of] for of in kinds)
     series, names, panels = (list(dict.fromkeys(part[kind])) for kind in ("series", "name", "panel"))
     colours = {name: PALETTE[i % 8] for i, name in enumerate(series)} | ({"others": PALETTE[7]} if groups else {})
     if len(series) == 1 and zero is not None:
@@ -62,6 +64,8 @@ def points(
     plot = drawing.faceted(figure, data, wrap, x=share).scale(y=so.Nominal(order=names), color=so.Nominal(colours))
     words = {"data": part, "y": "name", "color": "series", "legend": False}
     plot = plot.add(so.Range(linewidth=2.6, alpha=0.45), *move, xmin="lo", xmax="hi", **words)
+    if len(dots):
+        plot = plot.add(so.Dot(pointsize=2.5, color=INK, alpha=0.6), data=dots, x="value", y="name", legend=False)
     plot = plot.add(so.Dot(pointsize=5.5), *move, x="value", **words)
     hollow = so.Dot(marker="D", fill=False, color=INK, stroke=1.4, pointsize=6)
     (plot.add(hollow, data=theirs, x="value", y="name", legend=False) if len(theirs) else plot).plot()
@@ -93,7 +97,7 @@ def curves(
     frame: pd.DataFrame, metrics: str | Sequence[str | tuple[str, str]], *, rows: Names = None, x: str = "", log: str = "x",
     grey: Sequence[str] = (), lines: Mapping[str, Mapping[str, float]] | None = None,
     optimum: Mapping[str, float] | None = None, paper: Mapping[str, str] | None = None, floor: float = -np.inf,
-    numbered: str = "", wrap: int = 2, sharey: bool = False, width: float = WIDTH,
+    numbered: str = "", single: pd.DataFrame | None = None, wrap: int = 2, sharey: bool = False, width: float = WIDTH,
 ) -> Figure:  # fmt: skip
     """Values against the numbers that the columns are, a panel a metric, with bands of 95 % from four runs on.
 
@@ -101,6 +105,7 @@ def curves(
     column. `log` names logarithmic axes ("", "x", "y", "xy"). Rows in `grey` are thin references, across the panel where they
     have one column, and `lines[words][metric]` levels. `optimum[metric]` turns values into distances to it, `floor` is the
     smallest that is drawn. `paper` maps our rows to the paper's; the row `numbered` has its columns written at its marks.
+    `single`, a frame of `row, column, metric, value`, are the values that the means are of: small dots, for few runs.
 
     >>> curves(frame, ["total variation", ("total variation", "time")], x="network calls", log="xy", grey=["exact draws"])
     >>> curves(frame, [("mean", "distinct")], log="xy", optimum={"mean": 94.37}, lines={"paper: mean": {"mean": 93.13}})
@@ -117,22 +122,25 @@ def curves(
         place = dict(zip(zip(across["row"], across["column"], strict=True), across["value"], strict=True))
         at = [place.get(key, n) for key, n in zip(zip(part["row"], part["column"], strict=True), numbers, strict=True)]
         part = part.assign(order=numbers, x=at, panel=str(len(panels)))
+        dots = drawing.singles(single, part).set_index(["row", "column"])["value"]
         title, levels = quantity(part), [value[metric] for value in (lines or {}).values() if metric in value]
         if metric in (optimum or {}):
             part[["value", "lo", "hi"]] = optimum[metric] - part[["value", "hi", "lo"]].to_numpy()
             title = f"{label(metric)}: points below {optimum[metric]:.2f} %"
-            levels = [optimum[metric] - value for value in levels]
+            levels, dots = [optimum[metric] - value for value in levels], optimum[metric] - dots
         part[["value", "lo", "hi"]] = part[["value", "lo", "hi"]].clip(lower=floor)
         parts.append(part)
-        panels.append((title, quantity(across) if other else x, levels))
-    data, shared = pd.concat(parts, ignore_index=True), len({words for _, words, _ in panels}) == 1
+        panels.append((title, quantity(across) if other else x, levels, dots.clip(lower=floor)))
+    data, shared = pd.concat(parts, ignore_index=True), len({words for _, words, *_ in panels}) == 1
     looks, side = drawing.styles(list(dict.fromkeys(data["row"])), grey), min(wrap, len(panels))
     figure, inches = drawing.blank(0.15 + 2.45 * -(-len(panels) // side), width), width / side - 0.7
-    axes = _lines(figure, data[~data["printed"]], looks, wrap, sharey or len({title for title, *_ in panels}) == 1)
-    for number, (ax, (title, words, levels)) in enumerate(zip(axes, panels, strict=True)):
+    axes = drawing.lines(figure, data[~data["printed"]], looks, wrap, sharey or len({title for title, *_ in panels}) == 1)
+    for number, (ax, (title, words, levels, dots)) in enumerate(zip(axes, panels, strict=True)):
         shown = data[data["panel"] == str(number)]
-        for row, dots in shown[shown["printed"]].groupby("row"):
-            ax.plot(dots["x"], dots["value"], zorder=5, **PAPER | {"mec": looks[row]["color"]})
+        for (row, column), value in dots.items():
+            ax.plot(float(column), value, ".", ms=4, color=looks[row]["color"], alpha=0.6)
+        for row, theirs in shown[shown["printed"]].groupby("row"):
+            ax.plot(theirs["x"], theirs["value"], zorder=5, **PAPER | {"mec": looks[row]["color"]})
         for level, style in zip(levels, (DOTTED, DASHED), strict=False):
             ax.axhline(level, zorder=0.9, **style)
         ax.set(xscale="log" if "x" in log else "linear", yscale="log" if "y" in log else "linear")
@@ -158,26 +166,6 @@ def curves(
     note = drawing.counted(ours, "bands: 95 %" if (ours["n"] > 3).any() else "means")
     drawing.legend(figure, keys, panels[0][1] if shared else "", note)
     return figure
-
-
-def _lines(figure: Figure, data: pd.DataFrame, looks: Mapping[str, dict], wrap: int, sharey: bool) -> list[Axes]:
-    keys = {"color": "color", "linestyle": "ls", "marker": "marker", "linewidth": "lw"}
-    scales = {name: so.Nominal({row: style[key] or "o" for row, style in looks.items()}) for name, key in keys.items()}
-    data = data.sort_values("order", kind="stable")
-    thin = data["row"].map(lambda row: not looks[row]["marker"])
-    level = thin & data.groupby(["panel", "row"])["x"].transform("size").eq(1)
-    drawn, words = data[~level], {"x": "x", "color": "row", "legend": False}
-    plot = drawing.faceted(figure, data.sort_values("panel", kind="stable"), wrap, x=False, y=sharey).scale(**scales)
-    plot = plot.add(so.Band(alpha=0.15), data=drawn[drawn["n"] > 3], ymin="lo", ymax="hi", **words)
-    plot = plot.add(so.Path(), data=drawn, y="value", linestyle="row", linewidth="row", **words)
-    if drawn.groupby(["panel", "row"])["x"].size().max() < 25:
-        plot = plot.add(so.Dot(pointsize=5), data=data[~level & ~thin], y="value", marker="row", **words)
-    plot.plot()
-    for entry in data[level].itertuples():
-        style, ax = {key: looks[entry.row][key] for key in ("color", "ls", "lw")}, figure.axes[int(entry.panel)]
-        ax.axhline(entry.value, **style)
-        ax.axhspan(entry.lo, entry.hi, color=style["color"], alpha=0.2, lw=0)
-    return figure.axes
 
 
 @themed
@@ -333,16 +321,19 @@ def shares(
 
 
 @themed
-def strip(space, archs: np.ndarray, titles: Sequence[str] = (), *, wrap: int = 4) -> Figure:
-    """Drawings of architectures by their space, `wrap` to a line.
+def strip(
+    space: SearchSpace, archs: np.ndarray, titles: Sequence[str] = (), *, wrap: int = 3, size: tuple[float, float] = (3.3, 2.6)
+) -> Figure:
+    """Drawings of architectures by their space, `wrap` to a line, each of `size` in inches.
 
     >>> strip(get_space("nb201"), cells, ["trained first", "trained second"])
+    >>> strip(get_space("mbv3"), networks, wrap=1, size=(10.5, 2.0))
     """
     archs = np.atleast_2d(archs)
     if not archs.size:
         raise NagkitError("no architecture to draw; give at least one")
     side = min(wrap, len(archs))
-    figure = drawing.blank(-(-len(archs) // side) * WIDTH / side * 0.72)
+    figure = drawing.blank(-(-len(archs) // side) * size[1], side * size[0])
     for number, arch in enumerate(archs):
         ax = figure.add_subplot(-(-len(archs) // side), side, number + 1, title=titles[number] if len(titles) else "")
         space.draw(ax, arch)

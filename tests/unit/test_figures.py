@@ -85,6 +85,15 @@ def test_curves_draw_bands_only_from_four_runs_on():
     assert "bands: 95 %, n = 4" in words(many) and "means, n = 3" in words(few)
 
 
+def test_few_runs_are_shown_one_by_one():
+    runs = pd.DataFrame({"row": "random", "column": ["cifar10"] * 3 + ["cifar100"], "metric": "mean", "value": 87.0})
+    plain, dotted = (figures.points(POOLS, "mean", rows="random", columns="cifar10", single=each) for each in (None, runs))
+    assert marks(dotted) - marks(plain) == 3
+    runs = pd.DataFrame({"row": "ddim", "column": "5", "metric": "error", "value": [0.1, 0.2, 0.3]})
+    ax = figures.curves(STEPS.assign(n=3), "error", rows=["ddim"], single=runs).axes[0]
+    assert sorted(line.get_ydata()[0] for line in ax.lines if len(line.get_ydata()) == 1) == [0.1, 0.2, 0.3]
+
+
 def test_curves_stand_against_columns_and_against_another_metric_with_plain_numbers_on_logarithmic_axes():
     options = {"x": "network calls", "log": "xy", "grey": ["exact draws"], "paper": {"ddim": "theirs"}}
     figure = figures.curves(STEPS, ["error", ("error", "time")], **options)
