@@ -86,9 +86,9 @@ def sample(space, n, seed, out, dataset, spec, limit, weight, minimise, pairs, r
         for line in filter(None, [target.describe(), warning]):
             click.echo(line, err=True)
         pool = presets.sample(space, n, aim=aim, **settings)
-        given = (pool["error"] == "").to_numpy()
+        given, home = (pool["error"] == "").to_numpy(), target.fitted.predictor.space
         pool[target.name] = np.nan
-        pool.loc[given, target.name] = target.fitted.value(objectives.SPACE.from_string(list(pool["arch"][given]))).round(4)
+        pool.loc[given, target.name] = target.fitted.value(home.from_string(list(pool["arch"][given]))).round(4)
     if dataset is not None and dataset not in (*CODED, HELD):
         click.echo(f"{dataset}: no dataset code; guided with the mean code of the training tasks", err=True)
     if ranked:

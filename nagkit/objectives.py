@@ -13,11 +13,10 @@ from nagkit.benchmarks.table import Benchmark, open_benchmark
 from nagkit.errors import NagkitError, unknown
 from nagkit.predictors import objective
 from nagkit.rng import numpy_stream
-from nagkit.spaces import nb201
+from nagkit.spaces.base import DEFAULT, SearchSpace, get_space, is_listed, keys
 
-SPACE = nb201.Space()
 PAIRS = 100
-"""Random cells that are looked up when the objective is a column of the benchmark."""
+"""Random architectures that are looked up when the objective is a column of the benchmark."""
 
 DEVELOPMENT = "gaussian_noise_sev2"
 """The objective on which the strength is chosen; it is never reported."""
@@ -36,37 +35,40 @@ class Objective(NamedTuple):
     minimise: bool
     fitted: objective.Fitted
     archs: np.ndarray
-    """Measured cells, int8 `(n, 6)`."""
+    """Measured architectures, int8 `(n, n_slots)`."""
     values: np.ndarray
     """float64 `(n,)`"""
 
     def describe(self) -> str:
-        """One line: what was fitted to what, and how well it ranks cells it has not seen."""
+        """One line: what was fitted to what, and how well it ranks what it has not seen."""
         agreement = self.fitted.agreement
         held = "" if np.isnan(agreement) else f", Spearman {agreement:.2f} with {len(self.values) // 5} held-out pairs"
         return f"{self.name}: {self.fitted.model} model of {len(self.values)} measured cells{held}"
 
 
-def load(spec: str, *, pairs: int = PAIRS, seed: int = 0, minimise: bool = False, oracle: str = "auto") -> Objective:
+def load(
+    spec: str, *, space: str | SearchSpace = DEFAULT, pairs: int = PAIRS, seed: int = 0, minimise: bool = False,
+    oracle: str = "auto",
+) -> Objective:  # fmt: skip
     """The objective that `spec` names.
 
     A file name ending in .csv: a user's pairs `arch,value`. "latency:DEVICE" or "energy:DEVICE", or the name of any column
     of the benchmark ("apgd_ce_eps1.0", or in full "cifar100/test/fog_sev2"; CIFAR-10 test without a data set): that column at
-    `pairs` random cells. Costs are minimised; a user's values are if `minimise`.
+    `pairs` random architectures. Costs are minimised; a user's values are if `minimise`.
     """
+    space = get_space(space)
     if spec.endswith(".csv"):
-        archs, values = read_pairs(Path(spec))
+        archs, values = read_pairs(Path(spec), space)
         name, unit = Path(spec).stem, ""
     else:
-        bench = open_benchmark("nb201", oracle)
-        dataset, split, metric = _column(spec, bench)
-        column = bench.column(dataset, split=split, metric=metric)
+        bench = open_benchmark(space, oracle)
+        dataset, split, name = _column(spec, bench)
+        column = bench.column(dataset, split=split, metric=name)
         known = np.flatnonzero(np.isfinite(column))
         if not objective.FEWEST <= pairs <= len(known):
-            raise NagkitError(f"pairs must be {objective.FEWEST} to {len(known)} cells with a value of {metric}, got {pairs}")
-        rows = numpy_stream(seed, f"objective/{dataset}/{metric}").choice(known, pairs, replace=False)
-        archs, values, name = SPACE.all()[rows], column[rows], metric
-        unit = _UNITS.get(metric.split("_")[0], "%")
+            raise NagkitError(f"pairs must be {objective.FEWEST} to {len(known)} cells with a value of {name}, got {pairs}")
+        rows = numpy_stream(seed, f"objective/{dataset}/{name}").choice(known, pairs, replace=False)
+        archs, values, unit = space.all()[rows], column[rows], _UNITS.get(name.split("_")[0], "%")
         minimise = minimise or unit != "%"
     return Objective(name, unit, minimise, objective.fit(archs, values, seed=seed), archs, values)
 
@@ -79,15 +81,15 @@ def _column(spec: str, bench: Benchmark) -> tuple[str, str, str]:
     metric = spec.replace(":", "_", 1)
     metrics = bench.metrics("cifar10", split="test")
     if metric not in metrics:
-        raise unknown("objective", spec, [f"{m.replace('_', ':', 1) if m.split('_')[0] in _UNITS else m}" for m in metrics])
+        raise unknown("objective", spec, [m.replace("_", ":", 1) if m.split("_")[0] in _UNITS else m for m in metrics])
     return "cifar10", "test", metric
 
 
-def read_pairs(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Cells int8 `(n, 6)` and values float64 `(n,)` of a CSV with the columns `arch,value`; equal rows count once.
+def read_pairs(path: Path, space: str | SearchSpace = DEFAULT) -> tuple[np.ndarray, np.ndarray]:
+    """Architectures int8 `(n, n_slots)` and values float64 `(n,)` of a CSV `arch,value`; equal rows count once.
 
-    Raises `NagkitError` for a file that is no such CSV, an unknown cell, a value that is not a finite number, a cell with
-    two values, fewer than ten cells and values that are all equal; rows are numbered from 1 below the header.
+    Raises `NagkitError` for a file that is no such CSV, an unknown architecture, a value that is not a finite number, one with
+    two values, too few and values that are all equal; rows are numbered from 1 below the header.
     """
     try:
         frame = pd.read_csv(path, dtype=str, keep_default_na=False)
@@ -102,19 +104,14 @@ def read_pairs(path: Path) -> tuple[np.ndarray, np.ndarray]:
         row = int(np.argmin(np.isfinite(values)))
         raise NagkitError(f"{path}, row {row + 1}: value {frame['value'][row]!r} is not a finite number; leave the row out")
     try:
-        archs = SPACE.from_string(list(frame["arch"]))
-    except NagkitError as error:
-        raise NagkitError(f"{path}: {error}") from None
-    codes = SPACE.code(archs)
-    _, first, which = np.unique(codes, return_index=True, return_inverse=True)
-    other = np.flatnonzero(values != values[first[which]])
-    if len(other):
-        row, known = other[0], first[which][other[0]]
-        raise NagkitError(
-            f"{path}: rows {known + 1} and {row + 1} give one cell two values, {values[known]:g} and {values[row]:g}; keep one"
-        )
-    kept = np.sort(first)
-    try:
+        archs = get_space(space).from_string(list(frame["arch"]))
+        _, first, which = np.unique(keys(archs), return_index=True, return_inverse=True)
+        other = np.flatnonzero(values != values[first[which]])
+        if len(other):
+            row, known = other[0], first[which][other[0]]
+            two = f"{values[known]:g} and {values[row]:g}"
+            raise NagkitError(f"rows {known + 1} and {row + 1} give one architecture two values, {two}; keep one")
+        kept = np.sort(first)
         objective.check(archs[kept], values[kept])
     except NagkitError as error:
         raise NagkitError(f"{path}: {error}") from None
@@ -149,7 +146,9 @@ def aim(
         if accuracy is None:
             return lambda x, sigma: sign * score(x, sigma), ""
         return lambda x, sigma: accuracy(x, sigma) + weight * sign * score(x, sigma), ""
-    predicted = target.fitted.value(SPACE.all())
+    space = score.space
+    everywhere = space.all() if is_listed(space) else space.random(5_000, numpy_stream(0, "objective/limit"))
+    predicted = target.fitted.value(everywhere)
     keeps = sign * predicted >= sign * limit
     if not keeps.any():
         best = (predicted * sign).max() * sign

@@ -10,13 +10,13 @@ import torch.nn.functional as F
 from torch import nn
 
 from nagkit.errors import NagkitError
-from nagkit.spaces.nb201 import CONV1, CONV3, EDGES, NONE, POOL
+from nagkit.spaces.cell import CONV1, CONV3, EDGES, NONE, POOL
 
 
 def computed_edges(arch: np.ndarray) -> list[int]:
     """Slots whose result can differ from zero and reaches the output of the cell; the others need no computation.
 
-    More than `nb201.live_edges`: a convolution of a zero map is still there, because its batch norm adds a learned shift to
+    More than those of `live_edges`: a convolution of a zero map is still there, because its batch norm adds a learned shift to
     it. Leaving the other edges out changes no output and no gradient of what is left.
     """
     convolved = [op in (CONV1, CONV3) for op in arch]
@@ -82,8 +82,8 @@ class Reduction(nn.Module):
 class CellNetwork(nn.Module):
     """Pixels `(B, 3, H, W)` → logits `(B, n_classes)`: `cells` copies of the cell in each stage, C, 2C and 4C wide.
 
-    The benchmark has `channels` = 16 and `cells` = 5; its number of parameters is then `nb201.cost`, also for operations that
-    are never computed.
+    The benchmark has `channels` = 16 and `cells` = 5; its number of parameters is then the `cost` of the space, also for
+    operations that are never computed.
     """
 
     def __init__(self, arch: np.ndarray, n_classes: int, channels: int = 16, cells: int = 5):

@@ -20,7 +20,7 @@ from nagkit.errors import NagkitError, unknown
 from nagkit.predictors.process import Process
 from nagkit.rng import numpy_stream
 from nagkit.spaces import mbv3
-from nagkit.spaces.base import checked
+from nagkit.spaces.base import SearchSpace, checked
 
 ORACLE, SURROGATE = "supernet", "supernet-surrogate"
 DATASETS = (supernet_train.META, *supernet_train.ADAPTED)
@@ -106,6 +106,18 @@ class Surrogate(Measured):
         known = [dataset for dataset in DATASETS if file_of(dataset).is_file()]
         figures = [f"{name} {self.fidelity(name, split='test')['kendall_tau']:.2f}" for name in known]
         return f"{SURROGATE}: Gaussian process on measured networks; held-out Kendall τ: {', '.join(figures)}"
+
+
+def benchmark_of(space: SearchSpace, oracle: str, *, resolution: int | None, dataset: str | None) -> ofa.ImageNet | Measured:
+    """The benchmark of the space; "auto" is the supernet for a `dataset` of 32×32 images, else what `ofa` has for ImageNet."""
+    known = (*ofa.ImageNet.datasets, *DATASETS)
+    if oracle == "auto" and dataset not in (None, *known):
+        raise unknown(f"data set of {space.name}", dataset, known)
+    if oracle not in (ORACLE, SURROGATE) and (oracle != "auto" or dataset not in DATASETS):
+        return ofa.open_imagenet(oracle, 224 if resolution is None else resolution)
+    if resolution not in (None, 32):
+        raise NagkitError(f"the supernet sees images of 32×32 pixels, not {resolution}; leave the resolution out")
+    return open_supernet(oracle, dataset)
 
 
 def open_supernet(oracle: str, dataset: str | None = None) -> Measured:

@@ -19,10 +19,12 @@ from nagkit.data.io import read_arrays, write_arrays, write_text
 from nagkit.data.upstream import convert
 from nagkit.errors import NagkitError
 from nagkit.rng import numpy_stream, torch_stream
-from nagkit.spaces import nb201
+from nagkit.spaces.base import get_space
+from nagkit.spaces.cell import NONE, live_edges
 
-_WEIGHTS = paths.DATA / "surrogates" / "nb201.safetensors"
-_CARD = paths.DATA / "surrogates" / "nb201.json"
+SPACE = get_space()
+_WEIGHTS = paths.DATA / "surrogates" / f"{SPACE.name}.safetensors"
+_CARD = _WEIGHTS.with_suffix(".json")
 HELD_OUT = 0.1  # of the isomorphism classes
 _EPOCHS, _BATCH, _RATE = 60, 128, 3e-3
 _ROBUST = ("robust_clean", "apgd_ce_eps1.0")  # and the 15 corruptions at severity 2
@@ -42,9 +44,9 @@ class Network(nn.Module):
     def __init__(self, n_accuracy: int, n_cost: int, width: int = 64, hidden: int = 128):
         super().__init__()
         self.start = nn.Parameter(torch.empty(width))
-        self.maps = nn.ModuleList([_mlp(width, hidden, width) for _ in (nb201.CONV1, nb201.CONV3, nb201.POOL)])
+        self.maps = nn.ModuleList([_mlp(width, hidden, width) for _ in SPACE.ops[2:]])
         self.accuracy = _mlp(width, hidden, hidden, n_accuracy)
-        self.cost = _mlp(60, hidden, hidden, n_cost)
+        self.cost = _mlp(2 * SPACE.n_slots * len(SPACE.ops), hidden, hidden, n_cost)
 
     def initialise(self, generator: torch.Generator) -> "Network":
         """Draw the weights from `generator` alone: uniform in ±1/√fan-in, biases zero."""
@@ -57,22 +59,22 @@ class Network(nn.Module):
         return self
 
     def _messages(self, x: Tensor) -> Tensor:
-        """What each operation makes of the feature maps `x` (B, width): (B, 5, width), in the order of `nb201.OPS`."""
+        """What each operation makes of the feature maps `x` `(B, width)`: `(B, ops, width)`, in the order of the space."""
         return torch.stack([torch.zeros_like(x), x, *(x + op(x) for op in self.maps)], dim=1)
 
     def forward(self, archs: Tensor, live: Tensor) -> Tensor:
-        rows, ops = torch.arange(len(archs)), torch.where(live, archs, nb201.NONE)
+        rows, ops = torch.arange(len(archs)), torch.where(live, archs, NONE)
         m0 = self._messages(self.start[None])[0]
         m1 = self._messages(m0[ops[:, 0]])
         m2 = self._messages(m0[ops[:, 1]] + m1[rows, ops[:, 2]])
         output = m0[ops[:, 3]] + m1[rows, ops[:, 4]] + m2[rows, ops[:, 5]]
-        raw = torch.cat([nn.functional.one_hot(a, 5).flatten(1) for a in (archs, ops)], dim=1).float()
+        raw = torch.cat([nn.functional.one_hot(a, len(SPACE.ops)).flatten(1) for a in (archs, ops)], dim=1).float()
         return torch.cat([self.accuracy(output), self.cost(raw)], dim=1)
 
 
 def _inputs() -> tuple[Tensor, Tensor]:
-    archs = nb201.Space().all()
-    return torch.from_numpy(archs.astype(np.int64)), torch.from_numpy(nb201.live_edges(archs))
+    archs = SPACE.all()
+    return torch.from_numpy(archs.astype(np.int64)), torch.from_numpy(live_edges(archs))
 
 
 @cache
@@ -90,7 +92,7 @@ def columns() -> list[str]:
 
 
 def column(name: str) -> np.ndarray:
-    """The surrogate's figure of every cell in the order of `Space.all()`, float64 `(15625,)`."""
+    """The surrogate's figure of every cell in the order of `Space.all()`, float64 `(size,)`."""
     return _predictions()[:, columns().index(name)].copy()
 
 
@@ -107,7 +109,7 @@ def _predictions() -> np.ndarray:
 
 @torch.inference_mode()
 def _predict(network: Network, scale: dict[str, np.ndarray]) -> np.ndarray:
-    """Figures of all cells in their units, float64 `(15625, K)`."""
+    """Figures of all cells in their units, float64 `(size, K)`."""
     z = network(*_inputs()).double().numpy() * scale["sd"] + scale["mean"]
     n_accuracy = len(scale["ceiling"])
     figures = np.concatenate([scale["ceiling"] - np.exp(-z[:, :n_accuracy]), z[:, n_accuracy:]], axis=1)
@@ -115,8 +117,8 @@ def _predict(network: Network, scale: dict[str, np.ndarray]) -> np.ndarray:
 
 
 def held_out(seed: int = 0) -> np.ndarray:
-    """Which cells the fit under `seed` never saw, bool `(15625,)`: whole isomorphism classes, a tenth of them."""
-    classes = nb201.isomorphism_classes()
+    """Which cells the fit under `seed` never saw, bool `(size,)`: whole isomorphism classes, a tenth of them."""
+    classes = SPACE.isomorphism_classes()
     n_classes = classes.max() + 1
     return np.isin(classes, numpy_stream(seed, "surrogate/held-out").permutation(n_classes)[: round(HELD_OUT * n_classes)])
 
@@ -144,7 +146,7 @@ def _targets(table: dict[str, np.ndarray]) -> tuple[list[str], list[str]]:
 
 def _within_class_sd(values: np.ndarray) -> float:
     """Pooled standard deviation among isomorphic cells: training noise, which no prediction from the graph can beat."""
-    classes = nb201.isomorphism_classes()
+    classes = SPACE.isomorphism_classes()
     size = np.bincount(classes)
     mean = np.bincount(classes, values) / size
     return round(float(np.sqrt(((values - mean[classes]) ** 2).sum() / (size - 1).sum())), 5)
@@ -212,7 +214,7 @@ def fit(progress: bool = True, seed: int = 0) -> dict:
         if name.endswith("/accuracy"):  # robustness was measured once per class
             figures[name]["within_class_sd"] = _within_class_sd(values[:, i])
     new_card = {
-        "what": "Surrogate of the NAS-Bench-201 tables, fitted by this project; figures are of held-out cells only.",
+        "what": f"Surrogate of the {SPACE.title} tables, fitted by this project; figures are of held-out cells only.",
         "rebuild": "nagkit fit surrogate",
         "seed": seed,
         "table": source.name,
@@ -220,7 +222,7 @@ def fit(progress: bool = True, seed: int = 0) -> dict:
         "parameters": sum(tensor.numel() for tensor in network.parameters()),
         "split": {
             "unit": "isomorphism classes",
-            "held_out_classes": len(np.unique(nb201.isomorphism_classes()[test])),
+            "held_out_classes": len(np.unique(SPACE.isomorphism_classes()[test])),
             "held_out_cells": int(test.sum()),
             "training_cells": int((~test).sum()),
         },

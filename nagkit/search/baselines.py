@@ -1,8 +1,10 @@
 """Search without a generator: ask for architectures, train them, tell their values; nothing is trained twice.
 
-The methods only speak to the space (`random`, `mutate`, `neighbours`), so the same lines search every space.
+The methods only speak to the space (`random`, `mutate`, `neighbours`), so the same lines search every space. A value that is
+not finite is a failed evaluation: it counts and is recorded, but it is never the best and no method learns from it.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -18,12 +20,20 @@ class History(NamedTuple):
     archs: np.ndarray
     """int8 `(budget, n_slots)`, pairwise distinct."""
     values: np.ndarray
-    """float64 `(budget,)`, the larger the better."""
+    """float64 `(budget,)`, the larger the better; NaN where the evaluation failed."""
 
     def incumbents(self) -> np.ndarray:
         """Index of the best architecture so far, the first of equals, after every evaluation, int64 `(budget,)`."""
-        better = np.concatenate([[True], self.values[1:] > np.maximum.accumulate(self.values)[:-1]])
-        return np.maximum.accumulate(np.where(better, np.arange(len(self.values)), 0))
+        values = np.where(np.isfinite(self.values), self.values, -np.inf)
+        better = np.concatenate([[True], values[1:] > np.maximum.accumulate(values)[:-1]])
+        return np.maximum.accumulate(np.where(better, np.arange(len(values)), 0))
+
+    def best(self) -> tuple[np.ndarray, float]:
+        """The best architecture, int8 `(n_slots,)`, and its value; `NagkitError` when every evaluation failed."""
+        if not np.isfinite(self.values).any():
+            raise NagkitError(f"all {len(self.values)} evaluations failed (no finite value); look at the objective")
+        place = self.incumbents()[-1]
+        return self.archs[place], float(self.values[place])
 
 
 class Method(Protocol):
@@ -40,11 +50,12 @@ class Method(Protocol):
 
 
 def run(
-    method: Method, query, budget: int, *, batch: int = 1, design: np.ndarray | None = None, progress: bool = False
+    method: Method, query: Callable, budget: int, *, batch: int = 1, design: np.ndarray | None = None, progress: bool = False
 ) -> History:
     """Train `budget` distinct architectures, `batch` at a time; `query(archs)` returns their values, float `(B,)`.
 
     The method is told the distinct architectures of `design` and their values before it is asked; they count.
+    `NagkitError` for a budget or batch below 1, a larger design, and values of another shape.
     """
     if budget < 1 or batch < 1:
         raise NagkitError(f"budget and batch count architectures and must be at least 1, got {budget} and {batch}")
@@ -55,12 +66,21 @@ def run(
         while bar.n < budget:
             asked = design if design is not None and not archs else method.ask(min(batch, budget - bar.n))
             told = np.asarray(query(asked), np.float64)
+            if told.shape != (len(asked),):
+                raise NagkitError(f"the objective gave values of shape {told.shape} for {len(asked)} architectures; one each")
+            told = np.where(np.isfinite(told), told, np.nan)
             method.tell(asked, told)
             archs.append(asked)
             values.append(told)
             bar.n += len(asked)
             bar.refresh()
     return History(np.concatenate(archs), np.concatenate(values))
+
+
+def succeeded(archs: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The evaluations that did not fail, those whose value is finite."""
+    kept = np.isfinite(values)
+    return archs[kept], values[kept]
 
 
 class RandomSearch:
@@ -99,11 +119,13 @@ class RegularizedEvolution:
 
     def tell(self, archs: np.ndarray, values: np.ndarray) -> None:
         self._seen.update(row.tobytes() for row in archs)
-        self._members += zip(archs, values, strict=True)
+        self._members += zip(*succeeded(archs, values), strict=True)
         del self._members[: -self._size]
 
     def _child(self) -> np.ndarray:
-        entrants = self._rng.choice(len(self._members), self._tournament, replace=False)
+        if not self._members:  # everything failed so far
+            return unseen(self._space, self._rng, self._seen)
+        entrants = self._rng.choice(len(self._members), min(self._tournament, len(self._members)), replace=False)
         parent = max((self._members[i] for i in entrants), key=lambda member: member[1])[0]
         return unseen(self._space, self._rng, self._seen, start=parent)
 
@@ -130,8 +152,9 @@ class LocalSearch:
 
     def tell(self, archs: np.ndarray, values: np.ndarray) -> None:
         self._seen.update(row.tobytes() for row in archs)
-        best = int(np.argmax(values))
-        if values[best] > self._value:
+        archs, values = succeeded(archs, values)
+        best = int(np.argmax(values)) if len(values) else None
+        if best is not None and values[best] > self._value:
             self._value = float(values[best])
             neighbours = self._space.neighbours(archs[best])
             new = [row.tobytes() not in self._seen for row in neighbours]

@@ -7,7 +7,7 @@ import torch
 
 from nagkit.errors import NagkitError
 from nagkit.search.acquisition import get_acquisition
-from nagkit.search.baselines import unseen
+from nagkit.search.baselines import succeeded, unseen
 from nagkit.search.bo import normal_scores
 from nagkit.spaces.base import SearchSpace
 
@@ -57,9 +57,10 @@ class ModelBased:
         return np.concatenate([chosen, *fill])
 
     def tell(self, archs: np.ndarray, values: np.ndarray) -> None:
+        self._seen.update(row.tobytes() for row in archs)
+        archs, values = succeeded(archs, values)
         self.archs = np.concatenate([self.archs, archs])
         self._values = np.concatenate([self._values, values])
-        self._seen.update(row.tobytes() for row in archs)
         self._stale = True
 
     def propose(self) -> np.ndarray:

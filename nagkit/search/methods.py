@@ -8,12 +8,14 @@ import torch
 
 from nagkit import presets
 from nagkit.benchmarks.table import open_benchmark
+from nagkit.diffusion.exact import exact_prior
+from nagkit.diffusion.train import load_score
 from nagkit.errors import NagkitError, unknown
 from nagkit.rng import numpy_stream, torch_stream
 from nagkit.search import baselines, encoding, proposers, surrogates
 from nagkit.search.acquisition import ACQUISITIONS
 from nagkit.search.loop import ModelBased
-from nagkit.spaces.base import SearchSpace, get_space
+from nagkit.spaces.base import DEFAULT, SPACES, SearchSpace, checked, get_space, is_listed
 
 DESIGN, BATCH = 20, 5
 """Architectures of the initial design, and architectures that a model-based method chooses in each round."""
@@ -82,39 +84,26 @@ class Oracle(NamedTuple):
     description: str
 
 
-ORACLES = {
-    "ofa": ("mbv3", "ofa", 224),
-    "ofa-160": ("mbv3", "ofa", 160),
-    "measured-surrogate": ("mbv3", "measured-surrogate", 224),
-    "cifar10": ("nb201", "cifar10", "test", "test"),
-    "cifar100": ("nb201", "cifar100", "test", "test"),
-    "cifar10-honest": ("nb201", "cifar10", "validation12", "test"),
-    "cifar100-honest": ("nb201", "cifar100", "validation12", "test"),
-    "imagenet16-120-validation": ("nb201", "imagenet16-120", "validation12", "validation12"),
-}
-"""MBv3: ImageNet top-1 by the published predictor (or its embedded copy) and by the surrogate of the measurements. NB201:
-200-epoch test accuracy as the paper, or, "honest", 12-epoch validation accuracy with the test accuracy reported."""
-DEVELOPMENT = {"mbv3": "ofa-160", "nb201": "imagenet16-120-validation"}
-DEFAULT_ORACLE = {"mbv3": "ofa", "nb201": "cifar100"}
+ORACLES = {name: (space, how) for space in SPACES for name, how in get_space(space).oracles.items()}
+"""What can be searched by name: the space, and the data set and splits that are asked and reported."""
+DEVELOPMENT = {space: get_space(space).development for space in SPACES}
+DEFAULT_ORACLE = {space: next(iter(get_space(space).oracles)) for space in SPACES}
 
 
 def open_oracle(name: str) -> Oracle:
     """The oracle called `name`, one of `ORACLES`."""
     if name not in ORACLES:
         raise unknown("search oracle", name, ORACLES)
-    space, *rest = ORACLES[name]
-    if space == "mbv3":
-        which, resolution = rest
-        bench = open_benchmark(space, "auto" if which == "ofa" else which, resolution=resolution)
-        return Oracle(space, lambda archs: bench.query(archs, split="test"), None, np.nan, bench.oracle, bench.describe())
-    dataset, asked, reported = rest
-    bench = open_benchmark(space)
+    space, how = ORACLES[name]
+    dataset, asked, reported = how["dataset"], how.get("asked", "test"), how.get("reported", "test")
+    bench = open_benchmark(space, how.get("oracle", "auto"), resolution=how.get("resolution"))
 
     def column(split: str) -> Callable[[np.ndarray], np.ndarray]:
         return lambda archs: bench.query(archs, dataset, split=split)
 
     report = None if asked == reported else column(reported)
-    return Oracle(space, column(asked), report, bench.optimum(dataset, split=reported), bench.oracle, bench.describe())
+    optimum = bench.optimum(dataset, split=reported) if is_listed(get_space(space)) else np.nan
+    return Oracle(space, column(asked), report, optimum, bench.oracle, bench.describe())
 
 
 def build(
@@ -147,26 +136,56 @@ def build(
 
 
 def chosen(space: str, method: str) -> dict:
-    """Settings of a method that were chosen on the development set of a space."""
-    return presets.of_space(space).get("search", {}).get(method, {})
+    """Settings of a method that were chosen on the development set of a space; none for a space without such."""
+    return presets.load().get(space, {}).get("search", {}).get(method, {})
+
+
+def search(
+    objective: Callable[[np.ndarray], np.ndarray], space: str | SearchSpace = DEFAULT, *, method: str = "diffusionnag",
+    budget: int = 100, seed: int = 0, design: int = DESIGN, progress: bool = False, **options,
+) -> baselines.History:  # fmt: skip
+    """One search for the largest value of `objective`: what it evaluated, in order, pairwise distinct.
+
+    `objective(archs)` takes int8 `(B, n_slots)` and returns floats `(B,)`, the larger the better; one that is not finite is a
+    failed evaluation: it counts and is recorded as NaN, is never the best, and no method learns from it. The first `design`
+    architectures are random and depend on `seed` and the space alone. `options` go to `build`.
+
+    `NagkitError` for unknown names and a budget that is smaller than the design.
+    """
+    space = get_space(space)
+    stream, taken = numpy_stream(seed, f"search/design/{space.name}"), set()
+    first = [baselines.unseen(space, stream, taken) for _ in range(design)]
+    searcher = build(method, space, numpy_stream(seed, "search"), torch_stream(seed, "search"), **options)
+    return baselines.run(
+        searcher, objective, budget, batch=1 if method in MODEL_FREE else BATCH,
+        design=np.concatenate(first) if first else None, progress=progress,
+    )  # fmt: skip
+
+
+def suggest(
+    archs: np.ndarray, values: np.ndarray, n: int = BATCH, space: str | SearchSpace = DEFAULT, *,
+    method: str = "diffusionnag", seed: int = 0, **options,
+) -> np.ndarray:  # fmt: skip
+    """The next `n` architectures to evaluate, given all that were, with their values `(N,)`, NaN where failed.
+
+    For evaluations that take days: no loop waits for them. `options` go to `build`; `NagkitError` for an invalid architecture.
+    """
+    space = get_space(space)
+    searcher = build(method, space, numpy_stream(seed, "search"), torch_stream(seed, "search"), **options)
+    searcher.tell(np.asarray(checked(space, archs), np.int8), np.asarray(values, np.float64))
+    asked = [searcher.ask(n)]
+    while (missing := n - sum(map(len, asked))) > 0:  # a local search asks for the neighbours that are left
+        asked.append(searcher.ask(missing))
+    return np.concatenate(asked)
 
 
 def run(
     oracle: str, method: str, seed: int, *, budget: int = 100, progress: bool = False, **options
 ) -> tuple[baselines.History, Oracle]:
-    """One search: what it evaluated, in order, and the oracle. The initial design depends on `seed` and the space alone.
-
-    `options` go to `build`.
-
-    `NagkitError` for a budget that is smaller than the design, and as `build` and `open_oracle`.
-    """
+    """One search on an oracle of `ORACLES`: what it evaluated, in order, and the oracle. See `search`."""
     asked = open_oracle(oracle)
-    space = get_space(asked.space)
-    stream, taken = numpy_stream(seed, f"search/design/{space.name}"), set()
-    design = np.concatenate([baselines.unseen(space, stream, taken) for _ in range(DESIGN)])
-    searcher = build(method, space, numpy_stream(seed, "search"), torch_stream(seed, "search"), **options)
-    batch = 1 if method in MODEL_FREE else BATCH
-    return baselines.run(searcher, asked.query, budget, batch=batch, design=design, progress=progress), asked
+    how = {"method": method, "budget": budget, "seed": seed, "progress": progress} | options
+    return search(asked.query, asked.space, **how), asked
 
 
 def _surrogate(name: str, space: SearchSpace, generator: torch.Generator, settings: dict):
@@ -198,10 +217,10 @@ def _surrogate(name: str, space: SearchSpace, generator: torch.Generator, settin
 
 
 def _proposer(name: str, space: SearchSpace, settings: dict) -> Callable:
-    if name not in PROPOSERS:
-        raise unknown("proposer", name, PROPOSERS)
     simple = {"random": proposers.random_pool, "mutation": proposers.mutation_pool}
     simple["mutation+random"] = proposers.mutation_random_pool
+    if name not in PROPOSERS:
+        raise unknown("proposer", name, PROPOSERS)
     if name in simple:
         return simple[name]
     if name == "evolved":
@@ -209,6 +228,6 @@ def _proposer(name: str, space: SearchSpace, settings: dict) -> Callable:
         return proposers.EvolvedPool(generations=settings.get("generations", usual))
     rule, usual = ("xt", "diffusionnag-copy") if name == "guided-copy" else ("x0", "diffusionnag")
     scale = settings.get("scale", chosen(space.name, usual).get("scale", 100.0))
-    prior = presets.prior(space.name, "score" if name == "guided-score" else "exact")
-    sigma_max = presets.of_space(space.name)["presets"]["ours"].get("sigma_max", 5.0)
-    return proposers.GuidedPool(prior, rule=rule, scale=scale, sigma_max=sigma_max)
+    prior = load_score(space) if name == "guided-score" else exact_prior(space)
+    ours = presets.load().get(space.name, {}).get("presets", {}).get("ours", {})
+    return proposers.GuidedPool(prior, rule=rule, scale=scale, sigma_max=ours.get("sigma_max", 5.0))

@@ -5,6 +5,7 @@ Each has `fit(archs, scores)` and `posterior(archs) -> (mean, sd)`, float64 `(B,
 the observed values. Networks are trained from scratch at every fit, all members of an ensemble at once.
 """
 
+import warnings
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -54,9 +55,11 @@ class BotorchProcess:
     def fit(self, archs: np.ndarray, scores: np.ndarray) -> None:
         from gpytorch.mlls import ExactMarginalLogLikelihood
 
-        self._model = self._botorch.models.SingleTaskGP(
-            self._cube(archs), torch.from_numpy(scores)[:, None], outcome_transform=None
-        )
+        with warnings.catch_warnings():  # normal scores with ties are a little narrower than the unit variance it asks for
+            warnings.simplefilter("ignore", self._botorch.exceptions.warnings.InputDataWarning)
+            self._model = self._botorch.models.SingleTaskGP(
+                self._cube(archs), torch.from_numpy(scores)[:, None], outcome_transform=None
+            )
         self._botorch.fit.fit_gpytorch_mll(ExactMarginalLogLikelihood(self._model.likelihood, self._model))
 
     @torch.no_grad()

@@ -33,8 +33,9 @@ class SearchSpace(Protocol):
     Diffusion works on the centred one-hot code, float32 of shape `(B, n_nodes, n_ops)` with entries in {-1, 1}; the row of an
     absent node is all -1. A space that is small enough to list (`is_listed`) also has `all()`, its architectures int8
     `(size, n_slots)`, and `code(archs)`, the row of each in `all()`, int64 `(B,)`. One that knows what its networks cost has
-    `cost(archs)`: parameters and multiply-accumulates, int64 `(B,)` each. `benchmark`, when there is one, is the module
-    whose `open` measures it (`nagkit.benchmarks.table.open_benchmark`).
+    `cost(archs)`: parameters and multiply-accumulates, int64 `(B,)` each. A space of the package also names the module that
+    measures it, `benchmark` (`nagkit.benchmarks.table.open_benchmark`), what searches may ask of that, `oracles`, the first
+    by default, and the oracle on which settings are chosen, `development` (`nagkit.search.methods.open_oracle`).
     """
 
     name: str

@@ -20,7 +20,8 @@ EDGES = ((0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3))
 """(source, target) feature map of every slot, in string order."""
 PATHS = ((3,), (0, 4), (1, 5), (0, 2, 5))
 """The ways from the input of a cell to its output, as slots."""
-NONE, SKIP = 0, 1
+NONE, SKIP, CONV1, CONV3, POOL = range(5)
+"""Places of the operations in `ops`; a relative without pools has the first four."""
 _FIRST = 2  # column of the first operation in a code
 
 

@@ -68,6 +68,13 @@ class Space:
     stages = (N_STAGES, N_SLOTS)
     laws = tuple(DEPTH_WEIGHTS)
     adjacency = np.eye(20, k=1, dtype=bool)
+    benchmark = "nagkit.benchmarks.measured"
+    oracles = {  # ImageNet top-1 by the published predictor (or its embedded copy), and by the surrogate of the measurements
+        "ofa": {"dataset": "imagenet", "resolution": 224},
+        "ofa-160": {"dataset": "imagenet", "resolution": 160},
+        "measured-surrogate": {"dataset": "imagenet", "oracle": "measured-surrogate"},
+    }
+    development = "ofa-160"
     cost = staticmethod(cost)
     null_rankings = {"largest": lambda archs, rng: ranked(archs, *cost(archs), rng=rng)}
 

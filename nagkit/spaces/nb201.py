@@ -6,12 +6,11 @@ import numpy as np
 
 from nagkit.errors import NagkitError, unknown
 from nagkit.spaces.base import ranked
-from nagkit.spaces.cell import EDGES, CellSpace, live_edges
+from nagkit.spaces.cell import CONV1, CONV3, EDGES, NONE, POOL, SKIP, CellSpace, live_edges
 
 __all__ = ["CONV1", "CONV3", "EDGES", "NONE", "OPS", "POOL", "SKIP", "Space", "cost", "hand_rule", "live_edges"]
 
 OPS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
-NONE, SKIP, CONV1, CONV3, POOL = range(5)
 _STRING = re.compile(r"\|%s~0\|\+\|%s~0\|%s~1\|\+\|%s~0\|%s~1\|%s~2\|" % (("([a-z0-9_]+)",) * 6))
 
 
@@ -49,6 +48,15 @@ class Space(CellSpace):
     styles = (
         ("none", "#C4C4C4"), ("skip", "#56B4E9"), ("1×1", "#E69F00"), ("3×3", "#D55E00"), ("pool", "#009E73"),
     )  # fmt: skip
+    benchmark = "nagkit.benchmarks.table"
+    oracles = {  # 200-epoch test accuracy as the paper; "honest": 12-epoch validation accuracy, the test accuracy reported
+        "cifar100": {"dataset": "cifar100"},
+        "cifar10": {"dataset": "cifar10"},
+        "cifar10-honest": {"dataset": "cifar10", "asked": "validation12"},
+        "cifar100-honest": {"dataset": "cifar100", "asked": "validation12"},
+        "imagenet16-120-validation": {"dataset": "imagenet16-120", "asked": "validation12", "reported": "validation12"},
+    }
+    development = "imagenet16-120-validation"
     cost = staticmethod(cost)
     null_rankings = {
         "largest": lambda archs, rng: ranked(archs, *cost(archs), rng=rng),  # parameters, then multiply-accumulates

@@ -10,6 +10,7 @@ from nagkit.data import upstream
 from nagkit.data.io import write_arrays
 from nagkit.errors import NagkitError
 from nagkit.spaces import nb201
+from nagkit.spaces.base import get_space
 
 SPACE = nb201.Space()
 
@@ -21,7 +22,7 @@ def toy():
         "cifar10/test/latency_pixel3": np.where(np.arange(15_625) % 2, np.nan, 5.0),
         "darcy/test/accuracy": np.zeros(15_625),
     }
-    return Benchmark("table", list(columns), columns.__getitem__)
+    return Benchmark(get_space("nb201"), "table", list(columns), columns.__getitem__)
 
 
 def test_query_returns_the_row_of_each_cell(toy):
@@ -111,7 +112,7 @@ def test_a_damaged_converted_table_is_one_line(no_data):
 
 
 def test_unknown_space_and_oracle_are_named():
-    with pytest.raises(NagkitError, match="unknown benchmark space 'nb101'"):
+    with pytest.raises(NagkitError, match="unknown search space 'nb101'"):
         open_benchmark("nb101")
     with pytest.raises(NagkitError, match="unknown oracle 'real'"):
         open_benchmark(oracle="real")

@@ -113,7 +113,7 @@ def test_a_users_pairs_are_read_and_equal_rows_count_once(tmp_path):
     ("change", "message"),
     [
         (lambda rows: rows[:5], "at least 10 measured cells, got 5"),
-        (lambda rows: [*rows, (rows[0][0], 99)], "rows 1 and 21 give one cell two values"),
+        (lambda rows: [*rows, (rows[0][0], 99)], "rows 1 and 21 give one architecture two values"),
         (lambda rows: [(rows[0][0], "nan"), *rows[1:]], "row 1: value 'nan' is not a finite number"),
         (lambda rows: [(rows[0][0], "n/a"), *rows[1:]], "row 1: value 'n/a' is not a finite number"),
         (lambda rows: [("conv", 1), *rows], "'conv' is not a NAS-Bench-201 cell"),

@@ -10,7 +10,7 @@ from nagkit.errors import NagkitError
 from nagkit.rng import numpy_stream
 from nagkit.search import transfer
 from nagkit.search.baselines import History, LocalSearch, RandomSearch, RegularizedEvolution, run
-from nagkit.search.bo import NOISE, BayesianOptimisation, features
+from nagkit.search.bo import NOISE, BayesianOptimisation
 from nagkit.spaces import nb201
 from nagkit.spaces.base import ranked
 
@@ -104,15 +104,8 @@ def test_optimisation_proposes_distinct_cells_in_a_batch_and_handles_equal_value
 
 
 def test_a_prior_of_another_length_is_refused():
-    with pytest.raises(NagkitError, match="all 15625 cells"):
+    with pytest.raises(NagkitError, match="all 15625 architectures"):
         BayesianOptimisation(SPACE, numpy_stream(0, "test"), prior=np.zeros(3))
-
-
-def test_features_see_dead_operations_and_live_ones_apart():
-    dead = np.array([[3, 0, 0, 0, 0, 0], [2, 0, 0, 0, 0, 0], [0, 0, 0, 3, 0, 0]])  # the first two reach no output
-    seen = features(dead)
-    assert seen.shape[0] == 3 and np.isfinite(seen).all()
-    assert np.array_equal(seen[0, 30:], seen[1, 30:]) and not np.array_equal(seen[0, 30:], seen[2, 30:])
 
 
 def test_a_budget_beyond_the_space_is_refused():
