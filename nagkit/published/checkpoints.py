@@ -103,10 +103,9 @@ def load(kind: str, seed: int, *, path: Path | None = None, **changed) -> nn.Mod
     if metadata.get("format") != FORMAT.format(kind=kind):
         raise NagkitError(f"{path.name} is no published {kind}; nagkit.published.train.{kind}({seed}) makes one")
     for name, value in full.items():
-        if metadata["settings"].get(name) != value:
-            raise NagkitError(
-                f"{path.name} was trained with {name} {metadata['settings'].get(name)!r}, asked for was {value!r}"
-            )
+        found = metadata["settings"].get(name, DEFAULTS[kind][name])  # trained before the switch existed: as published
+        if found != value:
+            raise NagkitError(f"{path.name} was trained with {name} {found!r}, asked for was {value!r}")
     if kind != "score" and metadata["codes"] != images.sha256(images.CODES):
         raise NagkitError(f"{path.name} was trained on other image features than {images.CODES.name}; train it anew")
     features = arrays["intra_setpool.enc.0.mab.fc_q.weight"].shape[1] if kind != "score" else 0
