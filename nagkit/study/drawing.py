@@ -5,6 +5,7 @@ from functools import wraps
 from io import BytesIO
 from textwrap import fill
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
@@ -35,7 +36,7 @@ def theme() -> dict:
     return sns.axes_style("whitegrid") | sns.plotting_context("paper") | {
         "axes.edgecolor": "#A0A0A0", "axes.labelcolor": INK, "axes.labelsize": 10, "axes.linewidth": 0.8,
         "axes.spines.right": False, "axes.spines.top": False, "axes.titlelocation": "left", "axes.titlesize": 10,
-        "axes.titleweight": "bold", "figure.dpi": 120, "font.family": ["DejaVu Sans"], "font.size": 10, "grid.color": FAINT,
+        "axes.titleweight": "bold", "figure.dpi": 144, "font.family": ["DejaVu Sans"], "font.size": 10, "grid.color": FAINT,
         "legend.fontsize": 9, "legend.frameon": False, "legend.title_fontsize": 10, "svg.fonttype": "path",
         "text.color": INK, "xtick.labelcolor": INK, "xtick.labelsize": 9, "ytick.labelcolor": INK, "ytick.labelsize": 9,
     }  # fmt: skip
@@ -139,7 +140,8 @@ def singles(single: pd.DataFrame | None, part: pd.DataFrame) -> pd.DataFrame:
 
 def blank(height: float, width: float = WIDTH) -> Figure:
     """A figure without panels, in inches."""
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = plt.figure(figsize=(width, height), layout="constrained")  # and not Figure, which notebooks show as text
+    plt.close(figure)
     figure.get_layout_engine().set(w_pad=0.06)
     return figure
 
@@ -197,7 +199,7 @@ def faceted(figure: Figure, data: pd.DataFrame, wrap: int, **share: bool) -> so.
 
 
 def lines(figure: Figure, data: pd.DataFrame, looks: Mapping[str, dict], wrap: int, sharey: bool) -> list[Axes]:
-    """Lines, marks and bands of `data` (panel, row, order, x, value, lo, hi, n); a reference with one mark crosses its panel."""
+    """Lines, marks and bands of `data` (panel, row, order, x, value, lo, hi, n); references of one mark cross their panel."""
     keys = {"color": "color", "linestyle": "ls", "marker": "marker", "linewidth": "lw"}
     scales = {name: so.Nominal({row: style[key] or "o" for row, style in looks.items()}) for name, key in keys.items()}
     data = data.sort_values("order", kind="stable")

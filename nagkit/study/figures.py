@@ -150,7 +150,7 @@ def curves(
         last = np.full(2, -np.inf)
         for entry in shown[shown["row"] == numbered].sort_values("order").itertuples():
             spot = ax.transData.transform((entry.x, entry.value))
-            if np.hypot(*(spot - last)) > 22:  # pixels, so that no two numbers collide
+            if np.hypot(*(spot - last)) > 26:  # pixels, so that no two numbers collide
                 text, last = {"textcoords": "offset points", "fontsize": 8, "color": MUTED}, spot
                 ax.annotate(f"{entry.order:g}", (entry.x, entry.value), (6, 3), **text)
         if "x" in log:

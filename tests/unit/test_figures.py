@@ -1,5 +1,6 @@
 """Figures show what their tidy rows say: marks, intervals inside their range, the paper's values, units, counts of runs."""
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -142,6 +143,10 @@ def test_samples_scatter_heat_shares_and_strip_draw_what_they_are_given():
 
     strip = figures.strip(Space(), np.array([[0, 1], [2, 3]]), ["first", "second"])
     assert "[2, 3]" in words(strip) and "second" in words(strip)
+
+
+def test_no_window_holds_a_figure():
+    assert isinstance(figures.points(POOLS, "mean", rows=["random"]), Figure) and not plt.get_fignums()
 
 
 def test_the_same_data_give_the_same_bytes():
