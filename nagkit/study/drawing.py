@@ -64,6 +64,11 @@ def themed(draw: Callable[..., Figure]) -> Callable[..., Figure]:
 # Choosing -------------------------------------------------------------------------------------------------------------
 
 
+def listed(names: Names) -> list[str]:
+    """One name or several as a list."""
+    return [names] if isinstance(names, str) else list(map(str, () if names is None else names))
+
+
 def chosen(frame: pd.DataFrame, metrics: Names, rows: Names = None, columns: Names = None, of: str = "ours") -> pd.DataFrame:
     """The tidy rows of origin `of` with these identifiers, in their order, intervals cut to the range of the quantity.
 
@@ -73,7 +78,7 @@ def chosen(frame: pd.DataFrame, metrics: Names, rows: Names = None, columns: Nam
     part = frame[frame["origin"] == of].astype({"row": str, "column": str})
     for kind, names in (("metric", metrics), ("column", columns), ("row", rows)):
         there = list(part[kind].unique())
-        names = there if names is None else [names] if isinstance(names, str) else list(map(str, names))
+        names = there if names is None else listed(names)
         for name in names:
             if name not in there:
                 raise unknown(kind, name, there)
@@ -121,8 +126,10 @@ def counted(part: pd.DataFrame, what: str) -> str:
 
 
 def printed(frame: pd.DataFrame, paper: Mapping[str, str] | None, metrics: Names, columns: Names = None) -> pd.DataFrame:
-    """The paper's numbers under the names of our rows."""
-    named = [chosen(frame, metrics, theirs, columns, "paper").assign(row=ours) for ours, theirs in (paper or {}).items()]
+    """The paper's numbers under the names of our rows, for the metrics and columns that it has."""
+    there = frame[frame["metric"].isin(listed(metrics))]
+    there = there if columns is None else there[there["column"].astype(str).isin(listed(columns))]
+    named = [chosen(there, None, theirs, None, "paper").assign(row=ours) for ours, theirs in (paper or {}).items()]
     return pd.concat(named or [frame[:0]])
 
 
@@ -207,7 +214,7 @@ def lines(figure: Figure, data: pd.DataFrame, looks: Mapping[str, dict], wrap: i
     level = thin & data.groupby(["panel", "row"])["x"].transform("size").eq(1)
     drawn, words = data[~level], {"x": "x", "color": "row", "legend": False}
     plot = faceted(figure, data.sort_values("panel", kind="stable"), wrap, x=False, y=sharey).scale(**scales)
-    plot = plot.add(so.Band(alpha=0.15), data=drawn[drawn["n"] > 3], ymin="lo", ymax="hi", **words)
+    plot = plot.add(so.Band(alpha=0.15), data=drawn[drawn["n"].fillna(0) > 3], ymin="lo", ymax="hi", **words)
     plot = plot.add(so.Path(), data=drawn, y="value", linestyle="row", linewidth="row", **words)
     if drawn.groupby(["panel", "row"])["x"].size().max() < 25:
         plot = plot.add(so.Dot(pointsize=5), data=data[~level & ~thin], y="value", marker="row", **words)

@@ -41,6 +41,7 @@ def points(
     >>> points(frame, "mean", paper={"published": "DiffusionNAG"})
     >>> points(frame, "difference of mean", rows=["ours minus random", "ours minus largest"], zero=0)
     """
+    metrics, columns = drawing.listed(metrics), columns if columns is None else drawing.listed(columns)
     part, theirs = chosen(frame, metrics, rows, columns), drawing.printed(frame, paper, metrics, columns)
     known = drawing.printed(frame, {reference: reference} if reference else None, metrics, columns)
     split = y == "row" and bool(part["row"].str.contains(" minus ").all())
