@@ -16,8 +16,7 @@ from nagkit import cluster, paths, presets
 from nagkit.benchmarks.table import open_benchmark
 from nagkit.data.upstream import table_path
 from nagkit.report.exhibits import Exhibit, by_profile
-from nagkit.report.plots import NAMES
-from nagkit.report.statistics import mean_ci, paired_difference
+from nagkit.report.statistics import mean_ci
 from nagkit.rng import numpy_stream
 from nagkit.spaces import nb201
 from nagkit.studies import published
@@ -135,38 +134,7 @@ def by_group(groups: Groups, measure: Callable, accuracy: np.ndarray) -> np.ndar
     return np.array([np.mean([measure(pool, accuracy) for pool in group]) for group in groups])
 
 
-def beyond(order: np.ndarray) -> Callable:
-    """A measure: the pool's mean minus that of the top of the ranking `order`, as many cells as the pool has distinct ones."""
-
-    def measure(pool: np.ndarray, accuracy: np.ndarray) -> float:
-        return average(pool, accuracy) - float(accuracy[SPACE.code(order[: max(1, int(distinct(pool)))])].mean())
-
-    return measure
-
-
 # Table 3 --------------------------------------------------------------------------------------------------------------
-
-
-def table3(profile: str = "quick", seed: int = 0, *, n_workers: int = 1, progress: bool = True) -> Pools:
-    """Statistics of generated pools on NAS-Bench-201 (paper, Table 3), test accuracy.
-
-    Metrics: "accuracy" (columns "DATASET max", "mean", "min" over the valid draws of a pool, as the paper prints them),
-    "valid draws", "distinct cells"; then differences to the method as published, to sorting, and to the null rankings,
-    once with as many cells as the pool has draws and once with as many as it has distinct cells. Guidance
-    strengths are those chosen on the development set (ImageNet16-120), but the published method's own.
-    """
-    study = collect("table3", profile, seed, n_workers=n_workers, progress=progress)
-    exhibit = study.exhibit
-    for dataset in DATASETS:
-        accuracy, pools = study.accuracy[dataset], study.pools[dataset]
-        for row, groups in pools.items():
-            for name, measure in (("max", best), ("mean", average), ("min", worst)):
-                add(exhibit, row, f"{dataset} {name}", "accuracy", by_group(groups, measure, accuracy), "%")
-            add(exhibit, row, dataset, "draws", by_group(groups, lambda pool, _: float(len(pool)), accuracy), "count")
-            add(exhibit, row, dataset, "valid draws", by_group(groups, valid, accuracy), "count")
-            add(exhibit, row, dataset, "distinct cells", by_group(groups, distinct, accuracy), "count")
-        _differences(study, dataset, setting(profile)[0])
-    return study
 
 
 def collect(
@@ -234,70 +202,9 @@ def add(exhibit: Exhibit, row: str, column: str, metric: str, values: np.ndarray
     exhibit.add(row, column, metric, mean_ci(values), n=len(values), unit=unit)
 
 
-def _differences(study: Pools, dataset: str, n: int) -> None:
-    accuracy, pools = study.accuracy[dataset], study.pools[dataset]
-    rng = numpy_stream(0, f"pools/{dataset}/ties")
-    rankings = {"largest cells": SPACE.null_rankings["largest"], "cells by the hand rule": SPACE.null_rankings["hand-rule"]}
-    orders = {name: ranking(SPACE.all(), rng) for name, ranking in rankings.items()}
-    comparable = {len(pool) for group in pools[study.published] for pool in group} == {n}
-    for ours in (OURS, OURS_EXACT, OURS_DIVERSE):
-        for other in (study.published, SORTED, XT_EXACT):
-            measures = {"means": (average, "%"), "minima": (worst, "%"), "distinct cells": (distinct, "count")}
-            for what, (measure, unit) in measures.items():
-                if what != "distinct cells" or comparable or other != study.published:
-                    gap = paired_difference(*(by_group(pools[row], measure, accuracy) for row in (ours, other)))
-                    row = f"{ours}, minus {lower(other)}"
-                    study.exhibit.add(row, dataset, f"difference of {what}", gap, n=len(pools[ours]), unit=unit)
-        mean = by_group(pools[ours], average, accuracy)
-        for other in (row for row in pools if row.startswith(("Largest", "Hand rule"))):
-            null = by_group(pools[other], average, accuracy).mean()
-            add(study.exhibit, f"{ours}, minus {lower(other)}", dataset, "difference of means", mean - null, "%")
-        for name, order in orders.items():
-            values = by_group(pools[ours], beyond(order), accuracy)
-            add(study.exhibit, f"{ours}, minus as many {name}", dataset, "difference of means", values, "%")
-
-
 def lower(row: str) -> str:
     """A row's name inside a sentence."""
     return row if row[1:2].isupper() else row[0].lower() + row[1:]
-
-
-def table3_verdict(study: Pools) -> str:
-    """What the numbers of `study` say about the paper's claim and about what guidance at x̂₀ changes, in words."""
-    frame = study.exhibit.frame()
-    ours = frame[frame["origin"] == "ours"].set_index(["row", "column", "metric"])
-    paper = frame[frame["origin"] == "paper"].set_index(["row", "column"])["value"]
-    paragraphs = []
-    for dataset in DATASETS:
-        for row in (study.published, OURS, OURS_EXACT, OURS_DIVERSE):
-            said = []
-            for name in ("mean", "min"):
-                claim, cell = paper["DiffusionNAG", f"{dataset} {name}"], ours.loc[row, f"{dataset} {name}", "accuracy"]
-                said.append(f"pool {name} {spelled(cell, '.2f')} %, {_against(cell, claim)} the paper's {claim:.2f} %")
-            cells, draws = (ours.loc[row, dataset, metric]["value"] for metric in ("distinct cells", "draws"))
-            said.append(f"{cells:.0f} distinct cells in {draws:.0f} draws")
-            paragraphs.append(f"**{NAMES[dataset]}, {lower(row)}:** {'; '.join(said)}.")
-        for row in (OURS, OURS_EXACT, OURS_DIVERSE):
-            paragraphs.append(_against_published(ours, row, study.published, dataset))
-            nulls = [key for key in dict.fromkeys(ours.index.get_level_values(0)) if key.startswith(f"{row}, minus as many")]
-            gaps = [(key.removeprefix(f"{row}, minus "), ours.loc[key, dataset, "difference of means"]) for key in nulls]
-            words = "; ".join(f"{spelled(gap)} points to {name} ({sign(gap)})" for name, gap in gaps)
-            paragraphs.append(
-                f"- *{row}*, mean against lists that need no network: {words}, as many as the pool has distinct ones."
-            )
-    return "\n\n".join(paragraphs)
-
-
-def _against_published(ours, row: str, other: str, dataset: str) -> str:
-    key = f"{row}, minus {lower(other)}"
-    mean = ours.loc[key, dataset, "difference of means"]
-    if (key, dataset, "difference of distinct cells") not in ours.index:
-        return f"- *{row}*: mean {spelled(mean)} points to the few draws as published; distinct cells cannot be compared here."
-    cells = ours.loc[key, dataset, "difference of distinct cells"]
-    return (
-        f"- *{row}*, better mean **and** more distinct cells than as published? **{_both(mean, cells)}**: mean "
-        f"{spelled(mean)} points ({sign(mean)}), distinct cells {spelled(cells, '+.0f')} ({sign(cells)})."
-    )
 
 
 def spelled(entry, form: str = "+.2f") -> str:
@@ -307,12 +214,6 @@ def spelled(entry, form: str = "+.2f") -> str:
     return f"{entry.value:{form}}" + ("" if np.isnan(entry.lo) else f" [{entry.lo:{form}}, {entry.hi:{form}}]")
 
 
-def _against(entry, claim: float) -> str:
-    if np.isnan(entry.lo):
-        return "without an interval beside"
-    return "above" if entry.lo > claim else "below" if entry.hi < claim else "not distinguishable from"
-
-
 def sign(gap) -> str:
     """A difference in a word: "higher", "lower", "equal", or what an interval that holds 0 (or none at all) allows to say."""
     if np.isnan(gap.lo):
@@ -320,11 +221,6 @@ def sign(gap) -> str:
     if gap.lo == gap.hi == 0:
         return "equal"
     return "higher" if gap.lo > 0 else "lower" if gap.hi < 0 else "not distinguishable"
-
-
-def _both(*gaps) -> str:
-    signs = [sign(gap) for gap in gaps]
-    return "yes" if set(signs) == {"higher"} else "no" if "lower" in signs else "not shown"
 
 
 def setting(profile: str) -> tuple[int, int, int, int, int]:

@@ -40,12 +40,15 @@ class Run(NamedTuple):
     """The valid architectures among `arrays["archs"]`, int8 `(m, n_slots)`; empty when the job made none."""
     values: np.ndarray
     """What the exhibit's benchmark says of them, float64 `(m,)`."""
+    at: object = None
+    """The value of the parameter that the row sweeps."""
 
 
 class _Row(NamedTuple):
     task: jobs.Task
     over: Mapping[str, Sequence[int]]
     columns: Sequence[str]
+    sweep: Mapping[str, Sequence[float]]
 
 
 class _Metric(NamedTuple):
@@ -81,10 +84,11 @@ class Exhibit:
 
     def row(
         self, name: str, task: jobs.Task, *, over: Mapping[str, Sequence[int]] | None = None,
-        columns: Sequence[str] | None = None,
+        columns: Sequence[str] | None = None, sweep: Mapping[str, Sequence[float]] | None = None,
     ) -> None:  # fmt: skip
         """One row: `task` for every column (or those of `columns`) and every combination of the seeds in `over`.
 
+        With `sweep`, a parameter of the job and its values, each value is a column under "COLUMN METRIC".
         The first seed of `over` is the outer one: with more than one value of it, intervals count its values, each first
         averaged over the others, since runs that share a trained predictor are not independent. Otherwise they count runs.
         """
@@ -94,11 +98,13 @@ class Exhibit:
         for column in columns:
             if column not in self.columns:
                 raise unknown(f"column of {self.name}", column, self.columns)
-        known = inspect.signature(task.function).parameters
-        for seed in over:
-            if seed not in known:
-                raise NagkitError(f"row {name!r}: {jobs.name_of(task.function)} has no parameter {seed!r} to repeat over")
-        self._rows[name] = _Row(task, over, columns)
+        known, sweep = inspect.signature(task.function).parameters, dict(sweep or {})
+        if len(sweep) > 1:
+            raise NagkitError(f"row {name!r} sweeps {' and '.join(sweep)}; sweep one, and make rows of the other's values")
+        for parameter in (*over, *sweep):
+            if parameter not in known:
+                raise NagkitError(f"row {name!r}: {jobs.name_of(task.function)} has no parameter {parameter!r} to repeat over")
+        self._rows[name] = _Row(task, over, columns, sweep)
 
     def metric(
         self, name: str, measure: Measure, *, unit: str, reduce: Reduce = mean_ci,
@@ -138,42 +144,45 @@ class Exhibit:
             return results
         results.options = {"n_workers": n_workers, "scheduler": scheduler, "progress": progress}
         keys = [
-            (name, column, seeds)
+            (name, column, at, seeds)
             for name, row in self._rows.items()
             for column in row.columns
+            for at in next(iter(row.sweep.values()), (None,))
             for seeds in product(*row.over.values())
         ]
-        runs: dict[tuple[str, str], list[Run]] = {}
-        for (name, column, seeds), arrays in zip(keys, results.do([self._task(*key) for key in keys]), strict=True):
-            made = self._run(name, column, dict(zip(self._rows[name].over, seeds, strict=True)), arrays)
-            runs.setdefault((name, column), []).append(made)
+        runs: dict[tuple[str, str, object], list[Run]] = {}
+        for key, arrays in zip(keys, results.do([self._task(*key) for key in keys]), strict=True):
+            runs.setdefault(key[:3], []).append(self._run(*key, arrays))
         results.runs += [run for each in runs.values() for run in each]
         for name, metric in self._metrics.items():
-            for (row, column), each in runs.items():
+            for (row, _, _), each in runs.items():
                 if metric.rows is None or row in metric.rows:
-                    self._measure(results, name, metric, row, column, each)
+                    self._measure(results, name, metric, each)
         for pair in self._pairs:
             self._compare(results, *pair)
         return results
 
-    def _task(self, name: str, column: str, seeds: Sequence[int]) -> jobs.Task:
+    def _task(self, name: str, column: str, at: object, seeds: Sequence[int]) -> jobs.Task:
         row, axes = self._rows[name], self.axis.split()
         known = inspect.signature(row.task.function).parameters
-        at = zip(axes, column.split() if len(axes) > 1 else [column], strict=True)
-        arguments = {axis: value for axis, value in at if axis in known} | dict(row.task.arguments)
+        values = zip(axes, column.split() if len(axes) > 1 else [column], strict=True)
+        arguments = {axis: value for axis, value in values if axis in known} | dict(row.task.arguments)
+        arguments |= dict.fromkeys(row.sweep, at)
         for axis, value in zip(row.over, seeds, strict=True):
             arguments[axis] = value if axis == "training_seed" else 1000 * self.seed + value
         return row.task._replace(arguments=arguments)
 
-    def _run(self, name: str, column: str, seeds: Mapping[str, int], arrays: Mapping[str, np.ndarray]) -> Run:
+    def _run(self, name: str, column: str, at: object, seeds: Sequence[int], arrays: Mapping[str, np.ndarray]) -> Run:
         archs = arrays.get("archs", np.empty((0, 1), np.int8))
         valid = archs[(archs >= 0).any(axis=-1)] if archs.ndim == 2 else archs
         asked = self.benchmark is not None and archs.ndim == 2 and len(valid) > 0
         values = self.benchmark.query(valid, column, split=self.split) if asked else np.empty(0)
-        return Run(name, column, seeds, arrays, valid, values)
+        return Run(name, column, dict(zip(self._rows[name].over, seeds, strict=True)), arrays, valid, values, at)
 
-    def _measure(self, results: Results, name: str, metric: _Metric, row: str, column: str, runs: Sequence[Run]) -> None:
-        found = [metric.measure(run) for run in runs]
+    def _measure(self, results: Results, name: str, metric: _Metric, runs: Sequence[Run]) -> None:
+        found, (row, column, at) = [metric.measure(run) for run in runs], (runs[0].row, runs[0].column, runs[0].at)
+        if at is not None:
+            found = [{f"{at:g}": value} for value in found]
         several, outer = isinstance(found[0], Mapping), next(iter(self._rows[row].over.values()), (0,))
         for key in found[0] if several else (column,):
             values = np.array([one[key] for one in found] if several else found, float).reshape(len(outer), -1)

@@ -10,10 +10,7 @@ from nagkit.errors import unknown
 from nagkit.study import drawing, figures
 
 WIDTH = 4.9
-POOLS = (
-    "Random cells", "Largest 1,000 cells", "Largest 100 cells", "Hand rule, 100 cells", "Unguided + sorting", "As published",
-    "Ours, trained prior", "Ours, exact prior", "Ours, diverse, trained prior",
-)  # fmt: skip
+POOLS = ("random", "largest", "hand-rule", "sorted", "ours-score", "ours-exact", "ours-diverse")
 TRAINED = (
     "Random search", "Bayesian optimisation", "Largest cells", "Hand rule", "Every cell, ranked", "MetaD2A-style", "TNAS-style",
     "DiffusionNAG as published, 256 draws", "DiffusionNAG ours, trained prior",
@@ -22,19 +19,19 @@ PRINTED = {"MetaD2A-style": "MetaD2A", "TNAS-style": "TNAS", "DiffusionNAG as pu
 OURS = "DiffusionNAG + BO"
 SMALLEST = 0.02
 """A regret below this, none included, is drawn here: the axis is logarithmic."""
-GROUPS = {"As published": "as published"} | {row: "ours" for row in POOLS if row.startswith("Ours")}
+GROUPS = {row: "ours" for row in POOLS if row.startswith("ours")}
 GROUPS |= {"DiffusionNAG as published, 256 draws": "as published", "DiffusionNAG ours, trained prior": "ours"}
 
 
 def pools(frame: pd.DataFrame) -> Figure:
     """Mean accuracy of generated pools beside lists without a network, with the number of distinct cells, from `table3`."""
-    columns = ("cifar10 mean", "cifar100 mean")
+    columns = ("cifar10", "cifar100")
     figure = figures.points(
-        frame, "accuracy", rows=POOLS, columns=columns, groups=GROUPS, reference="DiffusionNAG", wrap=1, share=False,
+        frame, "mean", rows=POOLS, columns=columns, groups=GROUPS, reference="diffusionnag", wrap=1, share=False,
         width=WIDTH, xlabel="mean test accuracy of a pool of 1,000 (%)",
     )  # fmt: skip
     for ax, column in zip(figure.axes, columns, strict=True):
-        cells = drawing.chosen(frame, "distinct cells", POOLS, column.removesuffix(" mean"))["value"]
+        cells = drawing.chosen(frame, "distinct", POOLS, column)["value"]
         for y, count in enumerate(["distinct\ncells", *(f"{count:.0f}" for count in cells)], start=-1):
             ax.text(1.03, y, count, transform=ax.get_yaxis_transform(), va="center", fontsize=8, color=drawing.MUTED)
     return figure
@@ -76,7 +73,7 @@ def search(frame: pd.DataFrame) -> Figure:
 
 
 FIGURES: dict[str, tuple[str, str, Callable[[pd.DataFrame], Figure]]] = {
-    "pools": ("table3", "accuracy|distinct cells", pools),
+    "pools": ("table3", "mean|distinct", pools),
     "trained": ("table2", "trained until the optimum|trained architectures", trained),
     "regret": ("table2", "cifar100? regret", regret),
     "search": ("figure3", "methods, .* difference", search),

@@ -1,9 +1,12 @@
 """What is measured of a run: functions `(run) → number`, or several numbers by name, for `Exhibit.metric`."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 
 import numpy as np
 
+from nagkit.spaces.base import get_space
+from nagkit.study import pool
 from nagkit.study.exhibit import Run
 
 
@@ -30,7 +33,30 @@ def valid(run: Run) -> float:
     return float(len(run.valid))
 
 
-def beyond(ranking: Sequence[float]) -> Callable[[Run], float]:
-    """A measure: the pool's mean minus the mean of as many values at the head of `ranking` as the pool has distinct ones."""
-    ranking = np.asarray(ranking)
-    return lambda run: mean(run) - float(ranking[: max(1, int(distinct(run)))].mean())
+def shares(edges: Mapping[str, Sequence[float]]) -> Callable[[Run], dict[str, float]]:
+    """A measure: percent of the valid draws whose value is in each range [low, high) between the edges of the run's column.
+
+    The first range goes down to -inf and the last up to inf; their names are "below HIGH", "LOW to HIGH", "from LOW".
+    """
+
+    def measure(run: Run) -> dict[str, float]:
+        inner = list(edges[run.column])
+        names = [f"below {inner[0]:g}", *(f"{low:g} to {high:g}" for low, high in pairwise(inner)), f"from {inner[-1]:g}"]
+        counts = np.bincount(np.searchsorted(inner, run.values, side="right"), minlength=len(names))
+        return dict(zip(names, 100 * counts / max(1, len(run.values)), strict=True))
+
+    return measure
+
+
+def head(counts: Sequence[int]) -> Callable[[Run], dict[str, float]]:
+    """A measure: mean value of as many architectures at the head of the list as each of `counts` says, as far as it goes."""
+    return lambda run: {str(count): float(run.values[:count].mean()) for count in counts if count <= len(run.values)}
+
+
+def beyond(space: str, ranking: str, benchmark: object, *, split: str = "test") -> Callable[[Run], float]:
+    """A measure: the pool's mean minus that of as many architectures at the head of a ranking as the pool has distinct ones.
+
+    `ranking` needs no network: one of the `null_rankings` of the space, its ties broken once for all runs.
+    """
+    order = pool.null_pool(space, ranking, n=get_space(space).size, seed=0)["archs"]
+    return lambda run: mean(run) - float(benchmark.query(order[: max(1, int(distinct(run)))], run.column, split=split).mean())

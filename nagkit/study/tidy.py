@@ -13,7 +13,7 @@ from nagkit.errors import NagkitError, unknown
 from nagkit.study.labels import label
 
 COLUMNS = ("exhibit", "row", "column", "metric", "value", "lo", "hi", "n", "unit", "origin", "oracle", "source")
-TOLERANCE = {"%": 0.4, "count": 2.0, "rank": 2.0, "": 0.03, "ρ": 0.03, "τ": 0.03}
+TOLERANCE = {"%": 0.4, "points": 0.4, "count": 2.0, "rank": 2.0, "": 0.03, "ρ": 0.03, "τ": 0.03}
 """How far a number of the quick profile may be from its golden one, by unit: what other processors' rounding explains."""
 
 
@@ -87,10 +87,12 @@ def table(frame: pd.DataFrame, metrics: Sequence[str], rows: Sequence[str] | Non
 
 def spelled(entry) -> str:
     """One number inside a sentence: "93.81 % [93.29, 94.34]"; a difference with its sign, in points."""
-    form = "+.2f" if entry.metric.startswith("difference") else ".2f" if entry.unit == "%" else ".3g"
-    unit = {"%": "%", "×": "×", "s": "s"}.get(entry.unit, "") if form != "+.2f" else "points" if entry.unit == "%" else ""
-    spread = "" if pd.isna(entry.lo) else f"[{entry.lo:{form}}, {entry.hi:{form}}]"
-    return " ".join(filter(None, ("–" if pd.isna(entry.value) else f"{entry.value:{form}}", unit, spread)))
+    difference = entry.metric.startswith("difference") or entry.unit == "points"
+    form = "+.2f" if difference else ".2f" if entry.unit == "%" else ".3g"
+    units = {"%": "points", "points": "points"} if difference else {"%": "%", "×": "×", "s": "s"}
+    lo, hi = f"{entry.lo:{form}}", f"{entry.hi:{form}}"
+    spread = "" if pd.isna(entry.lo) or lo == hi else f"[{lo}, {hi}]"
+    return " ".join(filter(None, ("–" if pd.isna(entry.value) else f"{entry.value:{form}}", units.get(entry.unit, ""), spread)))
 
 
 def cell(entry) -> str:

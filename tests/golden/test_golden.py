@@ -17,7 +17,6 @@ from nagkit.studies import (
     diversity,
     exact_guidance,
     hardware,
-    pools,
     robustness,
     samplers,
     searches,
@@ -32,7 +31,6 @@ GOLDEN = Path(__file__).parent
 STUDIES = {
     "table1": (table1.table1, table1.verdict),
     "table2": (table2.table2, table2.verdict),
-    "table3": (pools.table3, pools.table3_verdict),
     "figure2": (diversity.figure2, diversity.figure2_verdict),
     "ablation_dataset": (ablation.ablation_dataset, ablation.ablation_verdict),
     "ablation_mbv3": (ablation_mbv3.ablation_mbv3, ablation_mbv3.verdict),

@@ -40,12 +40,6 @@ def test_sampling_seeds_are_averaged_within_a_training_seed():
     assert pools.by_group(groups, pools.average, ACCURACY).tolist() == [52.0, 10.0]
 
 
-def test_a_ranking_is_read_as_far_as_the_pool_has_distinct_cells():
-    order = SPACE.all()[::-1]
-    assert pools.beyond(order)(pool_of(SPACE.size - 1, SPACE.size - 1), ACCURACY) == pytest.approx(0)
-    assert pools.beyond(order)(pool_of(0), ACCURACY) == pytest.approx(10 - 94)
-
-
 def test_shares_of_all_ranges_add_up_to_everything():
     for edges in diversity.BINS:
         shares = [diversity.share(low, high)(ACCURACY) for low, high in zip(edges, edges[1:], strict=False)]
@@ -103,7 +97,7 @@ def test_training_jobs_score_every_cell_and_validate_on_rows_that_were_held_out(
     assert len(held["predicted"]) == 400 and set(held["accuracy"]) == set(triplets.accuracy[triplets.order[:400]])
 
 
-@pytest.mark.parametrize("study", [pools.table3, diversity.figure2, ablation.ablation_dataset])
+@pytest.mark.parametrize("study", [diversity.figure2, ablation.ablation_dataset])
 def test_an_unknown_profile_is_refused(study):
     with pytest.raises(NagkitError, match="'fast'"):
         study("fast")

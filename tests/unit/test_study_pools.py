@@ -1,0 +1,88 @@
+"""Pools of draws: what is measured of them, and that jobs draw what the command line draws."""
+
+import numpy as np
+import pytest
+
+from nagkit.spaces.base import get_space
+from nagkit.study import measures, pool
+from nagkit.study.exhibit import Exhibit, Run
+from nagkit.study.jobs import Task
+
+SPACE = get_space("nb201")
+ACCURACY = np.linspace(10, 94, SPACE.size)
+
+
+class Benchmark:
+    """Accuracy rises with the position in the list of all cells."""
+
+    oracle = "made up"
+
+    def query(self, archs, dataset, *, split):
+        return ACCURACY[SPACE.code(archs)]
+
+
+def run_of(*rows: int, invalid: int = 0) -> Run:
+    archs = np.concatenate([SPACE.all()[list(rows)], np.full((invalid, SPACE.n_slots), -1, np.int8)])
+    return Run("row", "cifar10", {}, {"archs": archs}, archs[: len(rows)], ACCURACY[list(rows)])
+
+
+def test_invalid_draws_count_as_draws_and_enter_no_mean():
+    run = run_of(0, SPACE.size - 1, invalid=2)
+    assert (measures.draws(run), measures.valid(run)) == (4, 2)
+    assert (measures.mean(run), measures.worst(run), measures.best(run)) == (pytest.approx(52), 10, 94)
+
+
+def test_a_repeated_cell_counts_once_among_the_distinct_and_each_time_in_the_mean():
+    run = run_of(0, 0, 0, SPACE.size - 1)
+    assert (measures.distinct(run), measures.mean(run)) == (2, pytest.approx(31))
+
+
+def test_a_pool_without_a_valid_draw_has_no_statistics():
+    run = run_of(invalid=2)
+    assert np.isnan([measure(run) for measure in (measures.best, measures.mean, measures.worst)]).all()
+    assert measures.distinct(run) == 0
+
+
+def test_a_ranking_is_read_as_far_as_the_pool_has_distinct_cells():
+    order = pool.null_pool("nb201", "largest", SPACE.size, seed=0)["archs"]
+    first, third = (ACCURACY[SPACE.code(order[:count])].mean() for count in (1, 3))
+    beyond = measures.beyond("nb201", "largest", Benchmark())
+    assert beyond(run_of(5, 5, 5)) == pytest.approx(ACCURACY[5] - first)
+    assert beyond(run_of(5, 6, 7)) == pytest.approx(ACCURACY[6] - third)
+
+
+def test_shares_of_all_ranges_add_up_to_everything_and_a_bound_belongs_to_the_range_above_it():
+    shares = measures.shares({"cifar10": (10, 50, 94)})(run_of(*range(0, SPACE.size, 100), SPACE.size - 1))
+    assert sum(shares.values()) == pytest.approx(100)
+    assert list(shares) == ["below 10", "10 to 50", "50 to 94", "from 94"]
+    assert shares["below 10"] == 0 and shares["from 94"] > 0
+
+
+def test_the_head_of_a_list_is_read_as_far_as_it_goes():
+    assert measures.head((1, 2, 5))(run_of(3, 5, 7)) == {"1": ACCURACY[3], "2": ACCURACY[[3, 5]].mean()}
+
+
+def test_a_swept_parameter_makes_the_columns_of_its_row():
+    exhibit = Exhibit("test", columns=["cifar10"], benchmark=Benchmark())
+    exhibit.row("first", pool.uniform("nb201", 1), over={"seed": [0]}, sweep={"n": (2, 5)})
+    exhibit.metric("valid", measures.valid, unit="count")
+    assert exhibit.run(progress=False).number("first", "5", "cifar10 valid")["value"] == 5
+
+
+def test_a_guided_pool_is_what_the_command_line_draws():
+    from nagkit import presets
+
+    made = pool.sample("nb201", 20, 3, "exact", "ancestral", 20, 5.0, dataset="cifar10", rule="x0", scale=30.0)["archs"]
+    drawn = presets.sample("nb201", 20, seed=3, dataset="cifar10", prior_name="exact", rule="x0", scale=30.0)
+    assert SPACE.to_string(made[made[:, 0] >= 0]) == list(drawn["arch"][drawn["error"] == ""])
+
+
+def test_sorted_draws_are_the_best_of_the_unguided_ones_by_the_predictor():
+    from nagkit import presets
+
+    task: Task = pool.sorted_draws("nb201", 5, prior="exact", of=50)
+    kept = task.function(**task.arguments, dataset="cifar10", seed=1, training_seed=0)["archs"]
+    free = pool.unguided("nb201", 50, prior="exact")
+    drawn = free.function(**free.arguments, seed=1)["archs"]
+    rank = presets.predictor("nb201", "cifar10").rank
+    assert rank(kept).min().round(4) == np.sort(rank(drawn).round(4))[-5]
