@@ -3,8 +3,11 @@
 import json
 import multiprocessing
 import os
+import resource
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from statistics import median
@@ -15,15 +18,16 @@ import torch
 from nagkit import paths
 from nagkit.benchmarks import supernet
 from nagkit.benchmarks.inherited import Inherited
-from nagkit.diffusion.exact import exact_prior
 from nagkit.diffusion.samplers import Denoiser, generate
 from nagkit.diffusion.score import PaperScoreNetwork, as_denoiser
 from nagkit.diffusion.sde import paper_sigmas
 from nagkit.errors import NagkitError
-from nagkit.report.exhibits import peak_rss_mb
+from nagkit.guidance import guide
 from nagkit.rng import numpy_stream, torch_stream
+from nagkit.sampling import PRIORS, load_predictor, prepare
 from nagkit.spaces import mbv3
 from nagkit.spaces.base import get_space
+from nagkit.study.jobs import peak_rss_mb
 
 PAPER_STEPS, TIMED_STEPS = 1000, 10
 N_UNGUIDED, N_GUIDED = 10_000, 256
@@ -45,50 +49,61 @@ def notebook_rows() -> list[dict]:
     return rows
 
 
-def sampling_rows(
-    guided: Mapping[str, Denoiser] | None = None,
-    *,
-    guide_reference: Callable[[Denoiser], Denoiser] | None = None,
-    repeats: int = 3,
-    seed: int = 0,
-) -> list[dict]:
-    """Time NB201 sampling: 10,000 unguided cells, 256 guided ones, and the paper's preset as the reference.
+def sampling_rows(*, space: str = "nb201", dataset: str = "cifar10", repeats: int = 3, seed: int = 0) -> list[dict]:
+    """Time sampling: 10,000 unguided architectures, 256 guided ones by either prior, and the paper's preset as the reference.
 
     The reference is the paper's network with random weights under 1,000 predictor-corrector steps on a batch of 256,
-    extrapolated from 10 steps. `guided` adds a row for each of its denoisers, by the name of their prior; `guide_reference`
-    wraps the reference denoiser as the paper guides it and adds a guided reference, to which they are then compared.
-    Each row has `name`, `n`, `seconds` (median of `repeats`, after a warm-up), `seconds_per_1000`, `ratio` (how many times
-    less time per cell than its reference; 1 for a reference), `peak_rss_mb` (high-water mark of the process by the end of
-    that row) and `note`.
+    extrapolated from 10 steps, without guidance and guided at x_t by the paper's predictor. Each row has `name`, `n`,
+    `seconds` (median of `repeats`, after a warm-up), `seconds_per_1000`, `ratio` (how many times less time per architecture
+    than its reference; 1 for a reference), `peak_rss_mb` (high-water mark of the process by the end of that row) and `note`.
     """
     if repeats < 1:
         raise NagkitError(f"repeats must be at least 1, got {repeats}")
-    space = get_space("nb201")
-    network = PaperScoreNetwork(space.n_nodes, space.n_ops, space.adjacency)
-    reference = as_denoiser(network, clamp=False)
+    home = get_space(space)
+    reference = as_denoiser(PaperScoreNetwork(home.n_nodes, home.n_ops, home.adjacency), clamp=False)
+    aimed = guide(reference, load_predictor(space, dataset, rule="xt"), 100.0, rule="xt")
+    plans = {prior: prepare(space, prior=prior, guide=dataset) for prior in PRIORS}
+    plans["unguided"] = prepare(space, sampler=plans["exact"].sampler)
 
-    def ours(denoiser: Denoiser, n: int) -> None:
-        generate(space, denoiser, n, generator=torch_stream(seed, "bench"))
+    def ours(name: str, n: int) -> None:
+        for _ in plans[name].draws(n, seed):
+            pass
 
     def papers(denoiser: Denoiser) -> None:
         levels = paper_sigmas(PAPER_STEPS)[: TIMED_STEPS + 1]
-        generate(space, denoiser, N_GUIDED, sampler="pc", sigmas=levels, generator=torch_stream(seed, "bench"))
+        generate(home, denoiser, N_GUIDED, sampler="pc", sigmas=levels, generator=torch_stream(seed, "bench"))
 
-    default, extrapolated = "ancestral, 20 steps", f"pc, {PAPER_STEPS} steps, timed over {TIMED_STEPS}"
-    factor = PAPER_STEPS / TIMED_STEPS
-    rows = [_row("unguided, exact prior", N_UNGUIDED, default, repeats, 1, lambda: ours(exact_prior(space), N_UNGUIDED))]
-    for prior, denoiser in (guided or {}).items():
-        rows.append(_row(f"guided, {prior} prior", N_GUIDED, default, repeats, 1, partial(ours, denoiser, N_GUIDED)))
-    rows.append(_row("paper preset, unguided", N_GUIDED, extrapolated, repeats, factor, lambda: papers(reference)))
-    if guide_reference is not None:
-        aimed = guide_reference(reference)
-        rows.append(_row("paper preset, guided", N_GUIDED, extrapolated, repeats, factor, lambda: papers(aimed)))
+    default = f"{plans['exact'].sampler}, {len(plans['exact'].sigmas) - 1} steps"
+    extrapolated, factor = f"pc, {PAPER_STEPS} steps, timed over {TIMED_STEPS}", PAPER_STEPS / TIMED_STEPS
+    rows = [_row("unguided, exact prior", N_UNGUIDED, default, repeats, 1, partial(ours, "unguided", N_UNGUIDED))]
+    for prior in PRIORS:
+        rows.append(_row(f"guided, {prior} prior", N_GUIDED, default, repeats, 1, partial(ours, prior, N_GUIDED)))
+    for name, law in {"unguided": reference, "guided": aimed}.items():
+        rows.append(_row(f"paper preset, {name}", N_GUIDED, extrapolated, repeats, factor, partial(papers, law)))
     cost = {row["name"]: row["seconds_per_1000"] for row in rows}
-    for row in rows:
-        against = "paper preset, guided" if row["name"].startswith("guided") else "paper preset, unguided"
-        if not row["name"].startswith("paper preset"):
-            row["ratio"] = cost.get(against, cost["paper preset, unguided"]) / row["seconds_per_1000"]
+    for row in rows[: 1 + len(PRIORS)]:
+        row["ratio"] = cost[f"paper preset, {row['name'].partition(',')[0]}"] / row["seconds_per_1000"]
     return rows
+
+
+def command_rows(*, repeats: int = 5) -> list[dict]:
+    """CPU seconds of whole commands, each started anew, and their `ratio` to importing torch and pandas in the same run."""
+    main = [sys.executable, "-m", "nagkit.cli"]
+    commands = {"import torch, pandas": [sys.executable, "-c", "import torch, pandas"]} | {
+        f"nagkit {' '.join(options)}": [*main, *options]
+        for options in (["--help"], ["sample", "--guide", "cifar10", "--n", "1000"])
+    }
+    times = {name: median(_cpu_seconds(command) for _ in range(repeats)) for name, command in commands.items()}
+    reference = times["import torch, pandas"]
+    note = f"whole command, CPU seconds, median of {repeats}"
+    return [{"name": name, "n": 1, "seconds": t, "ratio": t / reference, "note": note} for name, t in times.items()]
+
+
+def _cpu_seconds(command: list[str]) -> float:
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 def measuring_rows(*, n: int = 100, seed: int = 0) -> list[dict]:

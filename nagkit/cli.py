@@ -1,17 +1,19 @@
 """The `nagkit` command line. Results go to stdout (CSV; an aligned table to a terminal), everything else to stderr."""
 
-import io as textio
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
-import numpy as np
-import pandas as pd
 
 from nagkit import __version__, paths
+from nagkit import cli_output as options
 from nagkit.cli_output import EXAMPLE, emit
 from nagkit.cli_train import fit, train, train_arch
 from nagkit.errors import NagkitError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def main() -> None:
@@ -43,98 +45,112 @@ def cli() -> None:
 
 
 @cli.command(epilog=EXAMPLE + "nagkit sample --space nb201 --guide cifar10 --n 1000 --seed 0 --out pool.csv")
-@click.option("--space", default="nb201", show_default=True, help="Search space.")
-@click.option("--preset", default="ours", show_default=True, help="ours, or paper: the method as published (minutes).")
-@click.option("--prior", "prior_name", help="Denoiser of the unguided law: exact (mbv3 also exact-uniform), or score: trained.")
-@click.option("--guide", "dataset", metavar="DATASET", help="Aim at high accuracy on this data set.")
-@click.option(
-    "--objective", "spec", metavar="NAME|FILE", help="Aim at a benchmark column, latency:DEVICE, energy:DEVICE, or my.csv."
-)
+@options.space()
+@click.option("--preset", default="ours", show_default=True, help="ours, or paper: the published settings (minutes).")
+@click.option("--prior", help="Denoiser of the unguided law: exact (mbv3 also exact-uniform), or score: trained.")
+@click.option("--guide", metavar="DATASET", help="Aim at high accuracy on this data set.")
+@click.option("--objective", metavar="NAME|FILE", help="Aim at a benchmark column, latency:DEVICE, energy:DEVICE, or my.csv.")
 @click.option("--limit", help="Keep the objective on the right side of this, for example 5ms, instead of improving it.")
 @click.option("--weight", type=float, default=1.0, show_default=True, help="Of the objective beside --guide.")
 @click.option("--minimise", is_flag=True, help="Small values of the objective are good (latency and energy are known to be).")
-@click.option("--pairs", type=int, default=100, show_default=True, help="Random cells looked up for a benchmark column.")
+@options.count("--pairs", 100, "Random cells looked up for a benchmark column.")
 @click.option("--ranked", is_flag=True, help="Best predicted first, invalid draws last, instead of the order of drawing.")
 @click.option("--scale", help="Guidance scale in standard deviations of the predicted score; or diverse: weaker, by preset.")
-@click.option("--guidance", "rule", help="Differentiate the predictor at x0 (denoised) or at xt (noisy).")
+@click.option("--rule", help="Differentiate the predictor at x0 (denoised) or at xt (noisy).")
 @click.option("--sampler", help="pc, euler_maruyama, ancestral, ddim, heun or dpmpp_2m.")
 @click.option("--steps", type=int, help="Sampler steps.")
 @click.option("--decode", default="threshold", show_default=True, help="threshold (as the paper) or argmax.")
 @click.option("--n", type=int, default=1000, show_default=True, help="Draws; invalid ones stay in the list with their error.")
-@click.option("--seed", type=int, default=0, show_default=True)
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="CSV file instead of stdout.")
-def sample(space, n, seed, out, dataset, spec, limit, weight, minimise, pairs, ranked, **settings) -> None:
+@options.seed()
+@options.seed("--training-seed", "Which of the committed predictors guides.")
+@options.device()
+@options.workers
+@click.option("--out", type=click.Path(path_type=Path), help="File .csv or .parquet, or a folder for parts, instead of stdout.")
+def sample(n, out, ranked, n_workers, scheduler, **request) -> None:
     """Draw architectures: one CSV row `arch,error` a draw, and `predicted` when guided.
 
-    With --objective a predictor is fitted to measured cells first (my.csv: columns arch,value; seconds), and a column with its
+    Unguided draws of a closed-form prior come from the law itself; name a sampler or its steps to see diffusion do it. With
+    --objective a predictor is fitted to measured cells first (my.csv: columns arch,value; seconds), and a column with its
     prediction in the objective's unit is added. With --guide as well, both are aimed at. What is not given comes from
-    data/presets.yaml, chosen on the development sets that the file names.
+    data/presets.yaml, chosen on the development sets that the file names. Rows are written as they are drawn. A folder takes
+    Parquet parts, which workers can share out; the same command continues an interrupted run.
     """
-    from nagkit import objectives, presets
-    from nagkit.predictors.task import CODED, HELD
+    from nagkit import draws
 
-    settings |= {"seed": seed, "progress": sys.stderr.isatty()}
-    if spec is None:
-        if limit is not None or minimise:
-            raise NagkitError("--limit and --minimise speak of an objective; add --objective NAME or a CSV file")
-        pool = presets.sample(space, n, dataset=dataset, **settings)
-    else:
-        target = objectives.load(spec, pairs=pairs, seed=seed, minimise=minimise)
-        bound = None if limit is None else objectives.parse_limit(limit, target.unit)
-        accuracy = None if dataset is None else presets.predictor(space, dataset)
-        aim, warning = objectives.aim(target, accuracy=accuracy, weight=weight, limit=bound)
-        for line in filter(None, [target.describe(), warning]):
-            click.echo(line, err=True)
-        pool = presets.sample(space, n, aim=aim, **settings)
-        given, home = (pool["error"] == "").to_numpy(), target.fitted.predictor.space
-        pool[target.name] = np.nan
-        pool.loc[given, target.name] = target.fitted.value(home.from_string(list(pool["arch"][given]))).round(4)
-    if dataset is not None and dataset not in (*CODED, HELD):
-        click.echo(f"{dataset}: no dataset code; guided with the mean code of the training tasks", err=True)
-    if ranked:
-        if "predicted" not in pool:
-            raise NagkitError("--ranked needs a prediction; add --guide DATASET or --objective NAME")
-        pool = pool.sort_values("predicted", ascending=False, kind="stable", na_position="last")
-    emit(pool, out)
+    parts = out is not None and not out.suffix
+    if out is not None and out.suffix not in ("", ".csv", ".parquet"):
+        raise NagkitError(f"a pool is written to a .csv or .parquet file, or to a folder (no ending), got {out}")
+    if not parts and (n_workers > 1 or scheduler):
+        raise NagkitError("workers write Parquet parts into a folder; add --out FOLDER, or leave the workers out")
+    if parts and ranked:
+        raise NagkitError(f"--ranked needs all draws at once; give a file, {out}.csv or {out}.parquet")
+    plan, notes = draws.planned(**request)
+    for line in notes:
+        click.echo(line, err=True)
+    progress = sys.stderr.isatty()
+    if parts:
+        kept = draws.write_parts(out, request, n, n_workers=n_workers, scheduler=scheduler, progress=progress)
+        click.echo(f"wrote {n} rows to {out}" + (f", {kept} parts of an earlier run among them" if kept else ""), err=True)
+        return
+    pools = plan.draws(n, request["seed"], progress=progress)
+    draws.write([draws.best_first(pools)] if ranked else pools, out)
+    if out:
+        click.echo(f"wrote {n} rows to {out}", err=True)
 
 
 @cli.command(epilog=EXAMPLE + "nagkit query --dataset cifar10 pool.csv")
-@click.argument("pool", type=click.File("r", lazy=True))
-@click.option("--space", default="nb201", show_default=True)
+@click.argument("pool")
+@options.space()
 @click.option("--dataset", required=True, help="Data set of the benchmark.")
 @click.option("--split", default="test", show_default=True, help="Which accuracy of the data set.")
 @click.option("--metric", default="accuracy", show_default=True)
 @click.option("--oracle", default="auto", show_default=True, help="A wrong name lists them; auto: the best one here.")
 @click.option("--resolution", type=int, help="Input resolution of mbv3 in pixels (default 224).")
 @click.option("--draw", type=int, default=0, show_default=True, help="Which choice of test images (oracle supernet).")
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="CSV file instead of stdout.")
+@options.out()
 def query(pool, space, dataset, split, metric, oracle, resolution, draw, out) -> None:
-    """Look up the architectures of a CSV with a column `arch`: CSV `arch,split,accuracy,oracle`, in percent.
+    """Look up the architectures of a table with a column `arch`: CSV `arch,split,accuracy,oracle`, in percent.
 
-    Rows without an architecture (invalid draws) stay, with an empty value. POOL may be - for stdin. What is known about the
-    oracle's quality goes to stderr.
+    Rows without an architecture (invalid draws) stay, with an empty value. POOL is a CSV or Parquet file, a folder of Parquet
+    parts, or - for CSV on stdin. What is known about the oracle's quality goes to stderr.
     """
+    import numpy as np
+
     from nagkit.benchmarks.table import open_benchmark
     from nagkit.spaces.base import get_space
 
-    try:
-        frame = pd.read_csv(textio.StringIO(pool.read()), dtype={"arch": str}, keep_default_na=False)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise NagkitError(f"{pool.name} is not a CSV file: {error}") from None
-    if "arch" not in frame:
-        raise NagkitError(f"{pool.name} has no column 'arch' (found {', '.join(frame)}); `nagkit sample` writes one")
+    given_archs = _column_arch(pool)
     bench = open_benchmark(space, oracle, resolution=resolution, dataset=dataset)
     if draw and bench.oracle != "supernet":
         raise NagkitError(f"oracle {bench.oracle} chooses no test images, got --draw {draw}; only --oracle supernet does")
     how = {"draw": draw} if draw else {}
-    given = (frame["arch"] != "").to_numpy()
-    value = np.full(len(frame), np.nan)
-    archs = get_space(space).from_string(list(frame["arch"][given]))
+    given = (given_archs != "").to_numpy()
+    value = np.full(len(given), np.nan)
+    archs = get_space(space).from_string(list(given_archs[given]))
     value[given] = bench.query(archs, dataset, split=split, metric=metric, **how)
     click.echo(bench.describe(), err=True)
     if bench.oracle == "measured-surrogate" and (n_beyond := int(bench.beyond(value[given]).sum())):
         click.echo(f"{n_beyond} of {given.sum()} values lie beyond the measured range: extrapolated", err=True)
-    emit(pd.DataFrame({"arch": frame["arch"], "split": split, metric: np.round(value, 4), "oracle": bench.oracle}), out)
+    emit({"arch": given_archs, "split": split, metric: np.round(value, 4), "oracle": bench.oracle}, out)
+
+
+def _column_arch(pool: str) -> "pd.Series":
+    """The architectures of a pool, "" where a draw was invalid."""
+    import pandas as pd
+
+    parquet = pool.endswith(".parquet") or Path(pool).is_dir()
+    try:
+        if parquet:
+            frame = pd.read_parquet(pool)
+        else:
+            frame = pd.read_csv(sys.stdin if pool == "-" else pool, dtype={"arch": str}, keep_default_na=False)
+    except OSError as error:
+        raise NagkitError(f"cannot read {pool}: {error.strerror or error}") from None
+    except (ValueError, UnicodeDecodeError) as error:  # pandas' and pyarrow's parser errors are ValueErrors
+        raise NagkitError(f"{pool} is not a {'Parquet' if parquet else 'CSV'} file: {error}") from None
+    if "arch" not in frame:
+        raise NagkitError(f"{pool} has no column 'arch' (found {', '.join(frame)}); `nagkit sample` writes one")
+    return frame["arch"]
 
 
 @cli.command(epilog=EXAMPLE + "nagkit bo --space mbv3 --method diffusionnag --acquisition ei --seed 0 --out run.csv")
@@ -144,13 +160,15 @@ def query(pool, space, dataset, split, metric, oracle, resolution, draw, out) ->
 @click.option("--proposer", help="Where candidates come from (model-based methods; default: the method's own).")
 @click.option("--oracle", help="What is asked; a wrong name lists them. Default: ofa for mbv3, cifar100 for nb201.")
 @click.option("--budget", type=int, default=100, show_default=True, help="Evaluations, the initial design included.")
-@click.option("--seed", type=int, default=0, show_default=True)
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="CSV file instead of stdout.")
+@options.seed()
+@options.out()
 def bo(space, method, acquisition, proposer, oracle, budget, seed, out) -> None:
     """Search a space with a budget of evaluations: one CSV row each, `evaluation,arch,value,incumbent,oracle`.
 
     Oracles that are asked on validation data add `reported`, the test accuracy of the incumbent.
     """
+    import numpy as np
+
     from nagkit.search import methods
     from nagkit.spaces.base import get_space
 
@@ -168,7 +186,7 @@ def bo(space, method, acquisition, proposer, oracle, budget, seed, out) -> None:
     if asked.report is not None:
         rows["reported"] = asked.report(history.archs)[history.incumbents()].round(4)
     click.echo(asked.description, err=True)
-    emit(pd.DataFrame(rows | {"oracle": asked.source}), out)
+    emit(rows | {"oracle": asked.source}, out)
 
 
 @cli.command(epilog=EXAMPLE + "nagkit info")
@@ -189,9 +207,7 @@ def info() -> None:
         "mirror": paths.mirror() or "not set (NAGKIT_MIRROR)",
         "images": paths.images() or "not set (NAGKIT_IMAGES)",
         "upstream files": f"{len(registry.entries())} registered; `nagkit data verify` checks those that are here",
-        "benchmark of nb201": open_benchmark().describe(),
-        "benchmark of mbv3": open_benchmark("mbv3").describe(),
-    }
+    } | {f"benchmark of {name}": open_benchmark(name).describe() for name in SPACES}
     for checkpoint in sorted(paths.DATA.glob("**/*.safetensors")):
         rows[str(checkpoint.relative_to(paths.DATA))] = f"{checkpoint.stat().st_size / 1e6:.2f} MB"
     for key, value in rows.items():
@@ -223,37 +239,30 @@ def bench() -> None:
 
 
 @bench.command("sampling", epilog=EXAMPLE + "nagkit bench sampling")
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="CSV file instead of stdout.")
+@options.out()
 def bench_sampling(out) -> None:
-    """Time exact-prior sampling against the paper's network and sampler, in the same run."""
-    from nagkit import presets
-    from nagkit.bench import sampling_rows
-    from nagkit.guidance import guide
+    """Time sampling against the paper's network and sampler, and whole commands against importing torch and pandas."""
+    from nagkit import bench
 
-    published = presets.predictor("nb201", "cifar10", rule="xt")
-    rows = sampling_rows(
-        {name: presets.denoiser("nb201", prior_name=name, dataset="cifar10") for name in presets.PRIORS},
-        guide_reference=lambda law: guide(law, published, 100.0, rule="xt"),
-    )
-    emit(pd.DataFrame(rows), out)
+    emit([*bench.sampling_rows(), *bench.command_rows()], out)
 
 
 @bench.command("measuring", epilog=EXAMPLE + "nagkit bench measuring")
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="CSV file instead of stdout.")
+@options.out()
 def bench_measuring(out) -> None:
     """Time the measurement of mbv3 networks with weights inherited from the supernet."""
-    from nagkit.bench import measuring_rows
+    from nagkit import bench
 
-    emit(pd.DataFrame(measuring_rows()), out)
+    emit(bench.measuring_rows(), out)
 
 
 @bench.command("notebooks", epilog=EXAMPLE + "nagkit bench notebooks --out data/measured/quick_runs.csv")
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="CSV file instead of stdout.")
+@options.out()
 def bench_notebooks(out) -> None:
     """What the quick run of every notebook took on this machine: seconds and peak memory."""
-    from nagkit.bench import notebook_rows
+    from nagkit import bench
 
-    emit(pd.DataFrame(notebook_rows()), out)
+    emit(bench.notebook_rows(), out)
 
 
 @cli.group()
@@ -266,16 +275,8 @@ def data_list() -> None:
     """Every registered upstream file with size, licence and citation."""
     from nagkit.data import registry
 
-    entries = registry.entries()
-    emit(
-        pd.DataFrame(
-            [
-                {"name": k, "MB": round(e.bytes / 1e6, 2), "licence": e.licence, "citation": e.citation}
-                for k, e in entries.items()
-            ]
-        ),
-        None,
-    )
+    entries = registry.entries().items()
+    emit([{"name": k, "MB": round(e.bytes / 1e6, 2), "licence": e.licence, "citation": e.citation} for k, e in entries])
 
 
 @data.command("fetch", epilog=EXAMPLE + "NAGKIT_MIRROR=/path/to/files nagkit data fetch")
@@ -295,9 +296,9 @@ def data_verify() -> None:
     """Check the hash of every upstream file that is here; exit status 2 when one is wrong."""
     from nagkit.data import registry
 
-    statuses = list(registry.verify())
-    emit(pd.DataFrame(statuses, columns=["name", "status"]), None)
-    wrong = [name for name, status in statuses if status not in ("ok", "absent")]
+    statuses = dict(registry.verify())
+    emit({"name": list(statuses), "status": list(statuses.values())})
+    wrong = [name for name, status in statuses.items() if status not in ("ok", "absent")]
     if wrong:
         raise NagkitError(f"{', '.join(wrong)}: wrong contents; delete and run `nagkit data fetch`")
 

@@ -3,8 +3,7 @@
 import numpy as np
 import torch
 
-from nagkit import presets
-from nagkit.benchmarks.table import open_benchmark
+from nagkit import Pool, generate, open_benchmark
 from nagkit.rng import numpy_stream
 from nagkit.spaces import nb201
 
@@ -37,16 +36,15 @@ def fitted(n: int = 200, *, seed: int = 0) -> Ridge:
     return Ridge(archs, bench.query(archs, "imagenet16-120", split="validation12"))
 
 
-def mean_accuracy(pool) -> float:
+def mean_accuracy(pool: Pool) -> float:
     """CIFAR-10 test accuracy of the valid draws, in percent."""
-    archs = SPACE.from_string(list(pool[pool.error == ""].arch))
-    return float(open_benchmark().query(archs, "cifar10", split="test").mean())
+    return float(open_benchmark().query(pool.valid, "cifar10", split="test").mean())
 
 
 if __name__ == "__main__":
     ridge = fitted()
     aims = {"ridge": ridge, "ridge, rule": lambda x, s: ridge(x, s) + without_pooling(x, s)}
-    print(f"unguided     {mean_accuracy(presets.sample('nb201', 1000)):.2f} %")
+    print(f"unguided     {mean_accuracy(generate('nb201', 1000)):.2f} %")
     for name, aim in aims.items():
-        pool = presets.sample("nb201", 1000, aim=aim, scale=3.0)
+        pool = generate("nb201", 1000, guide=aim, scale=3.0)
         print(f"{name:<12} {mean_accuracy(pool):.2f} %")

@@ -83,7 +83,7 @@ class Benchmark:
 
 def open_benchmark(
     space: str | SearchSpace = DEFAULT, oracle: str = "auto", *, resolution: int | None = None, dataset: str | None = None
-):
+) -> Benchmark:
     """The benchmark of a search space: the one of its module `benchmark`, which knows its `oracle`s and what "auto" means.
 
     Tables: "table" (the converted ones, or those of `NAGKIT_MIRROR`, converted on first use), "surrogate" (embedded), or

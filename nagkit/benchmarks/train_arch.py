@@ -60,7 +60,7 @@ def preset(space: str, name: str, *, epochs: int | None = None, augment: tuple[s
     if not known:
         raise NagkitError(f"no way to train architectures of {space} is known; add one to data/training.yaml")
     if name not in known:
-        raise unknown(f"training preset of {space}:", name, known)
+        raise unknown(f"training recipe of {space}:", name, known)
     recipe = known[name]
     if epochs is not None:
         recipe = replace(recipe, epochs=epochs, warmup=recipe.warmup * epochs / recipe.epochs)

@@ -3,8 +3,8 @@
 import json
 import os
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +17,9 @@ _STALE_SECONDS = 3600
 _METADATA = "nagkit"  # one entry: safetensors writes several in random order, and equal contents must be equal bytes
 
 
-def write_bytes(path: Path, content: bytes) -> Path:
-    """Write `content` to `path` through a hidden `.part` file in the same folder, which replaces the old file in one step.
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A hidden `.part` file in the folder of `path` to write to, which replaces `path` in one step when the block ends.
 
     Nothing remains of a failed write; what a kill in mid-write leaves is removed by the next write of the same file
     after an hour (a younger one may belong to a running process). Raises `NagkitError` when the folder cannot be written.
@@ -30,7 +31,7 @@ def write_bytes(path: Path, content: bytes) -> Path:
         for old in path.parent.glob(f".{path.name}.*.part"):
             if time.time() - old.stat().st_mtime > _STALE_SECONDS:
                 old.unlink(missing_ok=True)
-        part.write_bytes(content)
+        yield part
         part.replace(path)
     except OSError as error:
         raise NagkitError(
@@ -39,7 +40,13 @@ def write_bytes(path: Path, content: bytes) -> Path:
     finally:
         with suppress(OSError):
             part.unlink(missing_ok=True)
-    return path
+
+
+def write_bytes(path: Path, content: bytes) -> Path:
+    """Write `content` to `path`, whole or not at all (`replacing`)."""
+    with replacing(path) as part:
+        part.write_bytes(content)
+    return Path(path)
 
 
 def write_text(path: Path, text: str) -> Path:

@@ -30,20 +30,18 @@ class CellPropagation(nn.Module):
 
     def members(self, x: torch.Tensor, code: torch.Tensor) -> torch.Tensor:
         """Standardised accuracy by every member: `x (B, 8, 7)` centred, `code (B, code)` or `(1, code)` → `(members, B)`."""
-        probability = (x[:, 1:7, 2:] + 1) / 2  # (B, 6, 5)
-        features = {0: self.source.abs().expand(-1, len(x), -1)}  # (members, B, width)
-        applied = {}
-        for target in (1, 2, 3):
-            previous = features[target - 1]
-            mapped = F.relu(torch.einsum("mbi,mkij->mbkj", previous, self.maps))
-            applied[target - 1] = torch.cat([previous[:, :, None], mapped], dim=2)  # skip, 1×1, 3×3, pool; `none` adds zero
-            features[target] = sum(
-                torch.einsum("bk,mbkj->mbj", probability[:, slot, 1:], applied[source])
-                for slot, (source, end) in enumerate(nb201.EDGES)
-                if end == target
-            )
-        hidden = torch.log1p(features[3].clamp_min(0)) @ self.from_cell + code @ self.from_code + self.bias
-        return (F.silu(hidden) @ self.out)[..., 0]
+        chance = ((x[:, 1:7, 3:] + 1) / 2).permute(1, 2, 0).contiguous()  # (6, 4, B): skip, 1×1, 3×3, pool; long rows are fast
+        maps = self.maps.transpose(2, 3).flatten(1, 2)  # (members, 3 width, width)
+        into = {0: self.source.abs().transpose(1, 2).expand(-1, -1, len(x))}  # (members, width, B) of each feature map
+        for source in (0, 1, 2):
+            mapped = F.relu(maps @ into[source]).unflatten(1, (3, -1))  # `none` adds zero
+            for slot, (start, end) in enumerate(nb201.EDGES):
+                if start == source:
+                    flow = chance[slot, 0] * into[source] + (chance[slot, 1:, None] * mapped).sum(dim=1)
+                    into[end] = into[end] + flow if end in into else flow
+        cell = self.from_cell.transpose(1, 2) @ torch.log1p(into[3].clamp_min(0))  # (members, hidden, B)
+        hidden = cell + (code @ self.from_code + self.bias).transpose(1, 2)
+        return (self.out.transpose(1, 2) @ F.silu(hidden))[:, 0]
 
     def forward(self, x: torch.Tensor, sigma: float | torch.Tensor, code: torch.Tensor) -> torch.Tensor:
         """Score of clean or denoised codes, `(B,)`; `sigma` is ignored."""

@@ -65,7 +65,7 @@ class TaskPredictor:
         model = beside(self.model, x) if isinstance(self.model, nn.Module) else self.model
         return (model(x, sigma, self.code.to(x.device)) - self.centre) / self.spread
 
-    def rank(self, archs: np.ndarray, batch_size: int = 4096) -> np.ndarray:
+    def rank(self, archs: np.ndarray, batch_size: int = 512) -> np.ndarray:
         """Scores of clean architectures, float64 `(B,)`; on one thread of the CPU."""
         with torch.inference_mode(), threads(1):
             return torch.cat([self(part) for part in self.space.encode(archs).split(batch_size)]).double().numpy()

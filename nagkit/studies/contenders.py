@@ -70,7 +70,7 @@ def generate(dataset: str, prior: str, training_seed: int, seeds: list[int], n: 
         pool = presets.sample(
             "nb201", n, seed=seed, prior_name=prior, dataset=dataset or None, training_seed=training_seed if dataset else 0
         )
-        archs[i] = presets.archs(pool, SPACE)
+        archs[i] = pool.archs
     return {"archs": archs, "seconds": np.array([(process_time() - start) / len(seeds)])}
 
 

@@ -79,12 +79,12 @@ def guided_pool(
 ) -> dict[str, np.ndarray]:
     """`n` raw draws as `nagkit sample --guide` makes them, a job for `map_jobs`: `archs` int8 `(n, 6)`, -1 in invalid rows."""
     settings = {"prior_name": prior, "rule": rule, "scale": scale, "training_seed": training_seed}
-    return {"archs": presets.archs(presets.sample("nb201", n, seed=seed, dataset=dataset, **settings), SPACE)}
+    return {"archs": presets.sample("nb201", n, seed=seed, dataset=dataset, **settings).archs}
 
 
 def unguided_pool(seed: int, n: int) -> dict[str, np.ndarray]:
     """`n` raw draws of the trained prior, a job likewise."""
-    return {"archs": presets.archs(presets.sample("nb201", n, seed=seed, prior_name="score"), SPACE)}
+    return {"archs": presets.sample("nb201", n, seed=seed, prior_name="score").archs}
 
 
 def inputs() -> tuple[Path, ...]:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from nagkit import cluster, guidance, paths, presets
+from nagkit import cluster, guidance, paths, presets, strengths
 from nagkit.benchmarks.table import Benchmark, open_benchmark
 from nagkit.data.upstream import table_path
 from nagkit.diffusion import samplers
@@ -128,7 +128,7 @@ def predictor_input(profile: str = "quick", seed: int = 0, *, n_workers: int = 1
     """
     options = {"n_workers": n_workers, "progress": progress}
     n_training, n_sampling, n, scales = by_profile(
-        profile, quick=(2, 2, 100, (10.0, 100.0)), paper=(3, 7, 1000, presets.SCALES)
+        profile, quick=(2, 2, 100, (10.0, 100.0)), paper=(3, 7, 1000, strengths.SCALES)
     )
     exhibit, bench = _start("predictor_input", profile, seed, n_training * n_sampling)
     training = range(n_training)
@@ -149,7 +149,7 @@ def predictor_input(profile: str = "quick", seed: int = 0, *, n_workers: int = 1
                 pools.add(exhibit, name, f"{scale:g}", f"{prefix} {metric}", quality[scale], "%")
                 pools.add(exhibit, name, f"{scale:g}", f"{prefix} distinct cells", cells, "count")
             if prefix == "development":
-                chosen[name] = presets.smallest_good(quality)
+                chosen[name] = strengths.smallest_good(quality)
                 exhibit.add(name, "chosen", "strength", chosen[name], n=n_training, unit="sd")
     runs = list(product(INPUTS, training, range(n_sampling)))
     jobs = [(name, "cifar10", t, 1000 * (seed + 1) + number, chosen[name], 100) for name, t, number in runs]

@@ -34,7 +34,7 @@ DRAWS = (1, 2, 3)
 FAVOURITES = 5
 """Networks that the TNAS-style search takes from the predictor's ranking; it finds the other ones by itself."""
 _SAMPLE = {
-    PUBLISHED: {"preset": "paper"},
+    PUBLISHED: {"preset_name": "paper"},
     TRAINED: {"prior_name": "score"},
     EXACT: {"prior_name": "exact"},
     SORTED: {"prior_name": "score"},
@@ -126,7 +126,7 @@ def generate(dataset: str, method: str, training_seed: int, seed: int, n: int, s
     aim = {"dataset": dataset, "training_seed": training_seed} if dataset else {}
     start = process_time()
     pool = presets.sample("mbv3", n, seed=seed, steps=steps, **_SAMPLE[method], **aim)
-    return {"archs": presets.archs(pool, SPACE), "seconds": np.array([process_time() - start])}
+    return {"archs": pool.archs, "seconds": np.array([process_time() - start])}
 
 
 def search(dataset: str, training_seed: int, seed: int, n: int, oracle: str) -> dict[str, np.ndarray]:

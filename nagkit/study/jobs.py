@@ -138,7 +138,7 @@ def _results(todo: dict[Path, Task], n_workers: int, scheduler: str | None) -> I
     if not todo or (scheduler is None and (n_workers == 1 or len(todo) == 1)):
         yield from ((file, _do(task, made_at)) for file, task in todo.items())
         return
-    with _client(min(n_workers, len(todo)), scheduler) as client:
+    with connected(min(n_workers, len(todo)), scheduler) as client:
         from distributed import as_completed
 
         futures = {client.submit(_do, task, made_at, pure=False, retries=3): file for file, task in todo.items()}
@@ -148,7 +148,7 @@ def _results(todo: dict[Path, Task], n_workers: int, scheduler: str | None) -> I
 
 
 @contextmanager
-def _client(n_workers: int, scheduler: str | None):
+def connected(n_workers: int, scheduler: str | None):
     try:
         from distributed import Client, LocalCluster
     except ImportError:

@@ -13,6 +13,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
+import nagkit
 from nagkit import cli, presets
 from nagkit.diffusion.exact import exact_prior
 from nagkit.diffusion.samplers import SAMPLERS, generate
@@ -174,7 +175,7 @@ def test_a_space_of_the_package_is_sampled_by_name_once_it_has_settings(monkeypa
     monkeypatch.setitem(sys.modules, "nagkit.spaces.size", new_space)
     command = ["sample", "--space", "size", "--n", "100"]
     refused = CliRunner().invoke(cli.cli, command)
-    assert "data/presets.yaml has no block for search space 'size'; add one like that of mbv3" in str(refused.exception)
+    assert "data/presets.yaml has no block for search space 'size'; add one like that of nb201" in str(refused.exception)
     settings = presets.load() | {"size": {"presets": {"ours": {"sampler": "dpmpp_2m", "steps": 20, "prior": "exact"}}}}
     monkeypatch.setattr(presets, "load", lambda: settings)
     drawn = CliRunner().invoke(cli.cli, command)
@@ -198,9 +199,9 @@ def test_the_new_predictor_lifts_its_own_score_and_the_accuracy():
     import new_predictor as example
 
     predictor = example.fitted(200)
-    unguided = presets.sample("nb201", 500)
-    guided = presets.sample("nb201", 500, aim=predictor, scale=3.0)
-    codes = [nb201.Space().encode(nb201.Space().from_string(list(pool[pool.error == ""].arch))) for pool in (unguided, guided)]
+    unguided = nagkit.generate("nb201", 500)
+    guided = nagkit.generate("nb201", 500, guide=predictor, scale=3.0)
+    codes = [nb201.Space().encode(pool.valid) for pool in (unguided, guided)]
     before, after = (float(predictor(x, 0.0).mean()) for x in codes)
     assert abs(before) < 0.2 and after > 1.0  # in standard deviations; a mean of 500 has a standard error of 0.045
     assert example.mean_accuracy(guided) > example.mean_accuracy(unguided) + 3
@@ -209,8 +210,8 @@ def test_the_new_predictor_lifts_its_own_score_and_the_accuracy():
 def test_a_written_rule_is_a_predictor_too():
     import new_predictor as example
 
-    pools = [presets.sample("nb201", 500), presets.sample("nb201", 500, aim=example.without_pooling, scale=3.0)]
-    share = [pool.arch.str.count("avg_pool").sum() / (6 * (pool.error == "").sum()) for pool in pools]
+    pools = [nagkit.generate("nb201", 500), nagkit.generate("nb201", 500, guide=example.without_pooling, scale=3.0)]
+    share = [(pool.valid == nb201.POOL).mean() for pool in pools]
     assert share[1] < 0.3 * share[0]
 
 

@@ -5,9 +5,7 @@ import json
 import pytest
 
 from nagkit import bench
-from nagkit.diffusion.exact import exact_prior
 from nagkit.errors import NagkitError
-from nagkit.spaces.base import get_space
 
 
 @pytest.fixture
@@ -16,33 +14,30 @@ def short(monkeypatch):
         monkeypatch.setattr(bench, name, value)
 
 
-def test_rows_without_guidance(short):
-    rows = bench.sampling_rows(repeats=1)
-    assert [row["name"] for row in rows] == ["unguided, exact prior", "paper preset, unguided"]
-    for row in rows:
+def test_every_row_is_compared_to_the_reference_that_is_guided_likewise(short):
+    rows = {row["name"]: row for row in bench.sampling_rows(repeats=1)}
+    references = {"unguided": "paper preset, unguided", "guided": "paper preset, guided"}
+    assert set(rows) == {"unguided, exact prior", "guided, exact prior", "guided, score prior", *references.values()}
+    for name, row in rows.items():
         assert row["seconds_per_1000"] == pytest.approx(1000 * row["seconds"] / row["n"])
         assert row["peak_rss_mb"] > 50
-    assert rows[1]["ratio"] == 1
-    assert rows[0]["ratio"] == pytest.approx(rows[1]["seconds_per_1000"] / rows[0]["seconds_per_1000"])
-
-
-def test_guided_rows_are_compared_to_the_guided_reference(short):
-    wrapped = []
-    rows = bench.sampling_rows(
-        {"exact": exact_prior(get_space("nb201"))}, repeats=1, guide_reference=lambda d: wrapped.append(d) or d
-    )
-    rows = {row["name"]: row for row in rows}
-    assert len(rows) == 4 and len(wrapped) == 1
-    expected = rows["paper preset, guided"]["seconds_per_1000"] / rows["guided, exact prior"]["seconds_per_1000"]
-    assert rows["guided, exact prior"]["ratio"] == pytest.approx(expected)
+        reference = rows[references.get(name.partition(",")[0], name)]
+        assert row["ratio"] == pytest.approx(reference["seconds_per_1000"] / row["seconds_per_1000"])
 
 
 def test_reference_is_extrapolated_to_all_steps(short, monkeypatch):
     ticks = iter(range(100))
     monkeypatch.setattr(bench.time, "perf_counter", lambda: next(ticks))
     rows = bench.sampling_rows(repeats=1)
-    assert [row["seconds"] for row in rows] == [1, 20]
-    assert rows[1]["note"].startswith("pc, 20 steps, timed over 1")
+    assert [row["seconds"] for row in rows] == [1, 1, 1, 20, 20]
+    assert rows[-1]["note"].startswith("pc, 20 steps, timed over 1")
+
+
+def test_whole_commands_are_compared_to_importing_what_they_rest_on(monkeypatch):
+    seconds = {"-c": 2.0, "--help": 0.5, "1000": 3.0}
+    monkeypatch.setattr(bench, "_cpu_seconds", lambda command: seconds.get(command[-1], seconds.get(command[1])))
+    rows = {row["name"]: row["ratio"] for row in bench.command_rows(repeats=1)}
+    assert rows == {"import torch, pandas": 1, "nagkit --help": 0.25, "nagkit sample --guide cifar10 --n 1000": 1.5}
 
 
 def test_no_repeats_is_refused():

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.stats import chi2
 
-from nagkit import paths, presets
+import nagkit
+from nagkit import paths
 from nagkit.diffusion.exact import StagewiseDenoiser, exact_prior
 from nagkit.diffusion.samplers import generate
 from nagkit.diffusion.sde import geometric_sigmas
@@ -281,16 +282,16 @@ def test_the_cost_card_has_no_error_on_held_out_networks():
 
 @pytest.mark.parametrize("prior", ["exact", "exact-uniform"])
 def test_a_thousand_draws_of_the_exact_prior_are_valid(prior):
-    pool = presets.sample("mbv3", 1000, prior_name=prior)
-    assert (pool["error"] == "").all()
-    assert SPACE.is_valid(SPACE.from_string(list(pool["arch"]))).all()
+    for how in ({}, {"steps": 40}):  # from the law itself, and by the sampler of the preset
+        pool = nagkit.generate("mbv3", 1000, prior=prior, **how)
+        assert len(pool.valid) == 1000 and SPACE.is_valid(pool.valid).all()
 
 
 def test_presets_refuse_what_the_space_does_not_have():
     with pytest.raises(NagkitError, match="unknown prior 'exact-unifrom' .did you mean 'exact-uniform'"):
-        presets.sample("mbv3", 1, prior_name="exact-unifrom")
+        nagkit.generate("mbv3", 1, prior="exact-unifrom")
     with pytest.raises(NagkitError, match="unknown data set to guide towards 'darcy'"):
-        presets.sample("mbv3", 1, dataset="darcy")
+        nagkit.generate("mbv3", 1, guide="darcy")
 
 
 # --- closed-form denoisers

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from nagkit import objectives, presets
+from nagkit import generate, objectives
 from nagkit.errors import NagkitError
 from nagkit.predictors import objective
 from nagkit.rng import numpy_stream
@@ -79,8 +79,7 @@ def test_a_limit_costs_nothing_within_and_much_beyond(additive):
 def test_guidance_keeps_a_limit_that_random_cells_break(additive):
     """Of random cells a good half are above the limit; of 300 guided draws at most a tenth, far outside chance."""
     aim, _ = objectives.aim(additive, limit=1.0)
-    pool = presets.sample("nb201", 300, aim=aim)
-    value = additive.fitted.value(SPACE.from_string(list(pool["arch"][pool["error"] == ""])))
+    value = additive.fitted.value(generate("nb201", 300, guide=aim).valid)
     assert (additive.fitted.value(EVERY) > 1.05).mean() > 0.5
     assert (value > 1.05).mean() < 0.1
 
@@ -149,9 +148,6 @@ def test_too_many_pairs_are_refused():
         objectives.load("apgd_ce_eps1.0", pairs=20_000)
 
 
-def test_an_objective_does_not_mix_with_a_data_set_or_the_published_preset(additive):
-    aim, _ = objectives.aim(additive)
-    with pytest.raises(NagkitError, match="guides nb201, at x0 and alone"):
-        presets.sample("nb201", 5, aim=aim, dataset="cifar10")
-    with pytest.raises(NagkitError, match="leave out --preset paper"):
-        presets.sample("nb201", 5, aim=aim, preset="paper")
+def test_an_objective_does_not_mix_with_the_published_preset(additive):
+    with pytest.raises(NagkitError, match="leave out the preset or the objective"):
+        generate("nb201", 5, guide=objectives.aim(additive)[0], preset="paper")

@@ -61,12 +61,12 @@ def test_a_difference_is_put_into_the_word_that_its_interval_allows(gap, word):
 
 
 def test_a_guided_pool_is_what_the_command_line_draws():
-    from nagkit import presets
+    from nagkit import generate
 
     job = {"dataset": "cifar10", "training_seed": 0, "seed": 3, "prior": "exact", "rule": "x0", "scale": 30.0, "n": 20}
-    drawn = presets.sample("nb201", 20, seed=3, dataset="cifar10", prior_name="exact", rule="x0", scale=30.0)
+    drawn = generate("nb201", 20, seed=3, guide="cifar10", prior="exact", rule="x0", scale=30.0)
     made = pools.guided_pool(**job)["archs"]
-    assert SPACE.to_string(made[made[:, 0] >= 0]) == list(drawn["arch"][drawn["error"] == ""])
+    assert (made == drawn.archs).all()
 
 
 def test_correlations_of_the_truth_with_itself_are_one():

@@ -1,6 +1,5 @@
 """Table 1: what its rows say of given accuracies, and how pools, favourites and images are chosen."""
 
-import copy
 from dataclasses import replace
 
 import numpy as np
@@ -84,14 +83,6 @@ def test_the_best_five_of_every_row_are_fine_tuned_and_a_network_counts_once(mon
     assert f"the best 5 networks of *{table1.TRAINED}* minus those of {table1.SORTED}: CIFAR-10 -3.00 [" in said
 
 
-def test_draws_of_a_table_come_back_as_rows_and_invalid_ones_as_minus_one():
-    pool = presets.sample("mbv3", 20, prior_name="exact")
-    pool.loc[3, ["arch", "error"]] = ["", "not finite"]
-    found = presets.archs(pool, table1.SPACE)
-    assert (found[3] == -1).all() and table1.SPACE.is_valid(np.delete(found, 3, axis=0)).all()
-    assert table1.SPACE.to_string(found[:1]) == [pool["arch"][0]]
-
-
 def test_the_development_classes_of_mbv3_have_a_code_and_no_task_has_them():
     known, held = data.meta_classes()
     assert (len(known), len(held)) == (160, 40) and not set(known) & set(held)
@@ -117,32 +108,3 @@ def test_a_recipe_with_fewer_images_trains_on_that_many():
     assert len(found.curve) == 1
     whole = train_arch.train(nb201.Space(), cell, training, test, replace(recipe, images=None), progress=False)
     assert found.curve["train_loss"][0] != whole.curve["train_loss"][0]
-
-
-@pytest.mark.parametrize(("worth", "chosen"), [(1, 10.0), (-1, 3.0)])
-def test_the_strength_is_the_smallest_that_is_as_good_as_any_on_the_development_classes(monkeypatch, worth, chosen):
-    """Two scales, a bench that likes large or small networks, and a predictor that likes large ones."""
-
-    class Bench:
-        def __init__(self, **_):
-            pass
-
-        def query(self, archs, dataset, *, split):
-            assert (dataset, split) == (task.HELD, "test")
-            return worth * (archs >= 0).sum(axis=1).astype(float)
-
-    class Predictor:
-        def __call__(self, x, sigma):
-            return (x.flatten(1).sum(dim=1) - 20) / 8
-
-        def rank(self, archs):
-            return (archs >= 0).sum(axis=1).astype(float)
-
-    written, settings = {}, copy.deepcopy(presets.load())
-    monkeypatch.setattr(presets, "Measured", Bench)
-    monkeypatch.setattr(presets, "predictor", lambda *_, **__: Predictor())
-    monkeypatch.setattr(presets, "write", written.update)
-    monkeypatch.setattr(presets, "load", lambda: settings)
-    sweep = presets.choose("mbv3", scales=(3.0, 10.0), n=60, top=60, progress=False)
-    assert list(sweep.columns) == presets.SWEEP and len(sweep) == 2 * 3 * 3
-    assert written["mbv3"]["scale"]["x0"]["exact"] == chosen

@@ -316,7 +316,7 @@ def test_a_gpu_that_is_not_here_is_named(tmp_path, monkeypatch):
 
 
 def test_unknown_presets_and_spaces_list_what_there_is():
-    with pytest.raises(NagkitError, match="unknown training preset of nb201: 'papr'.*did you mean 'paper'"):
+    with pytest.raises(NagkitError, match="unknown training recipe of nb201: 'papr'.*did you mean 'paper'"):
         training.preset("nb201", "papr")
     with pytest.raises(NagkitError, match="no way to train architectures of mbv4 is known; add one to data/training.yaml"):
         training.preset("mbv4", "paper")
@@ -356,7 +356,7 @@ def test_the_command_prints_the_curve_and_one_line_of_summary(nagkit, archive):
     status, out, err = nagkit(*command)
     curve = pd.read_csv(io.StringIO(out))
     assert status == 0 and list(curve) == ["epoch", "lr", "train_loss", "test_accuracy"] and len(curve) == 2
-    assert err.count("\n") == 1 and "% of 10 test images after epoch 2" in err and "recipe cpu, seed 0" in err
+    assert err.count("\n") == 1 and "% of 10 test images after epoch 2" in err and "recipe cpu, training seed 0" in err
     status, again, err = nagkit(*command)
     assert (status, again) == (0, out) and err.startswith("finished before; delete ")
 
@@ -370,7 +370,7 @@ def test_the_command_writes_the_curve_to_a_file(nagkit, archive, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--preset", "papr"], "unknown training preset of nb201: 'papr' (did you mean 'paper'?)"),
+        (["--recipe", "papr"], "unknown training recipe of nb201: 'papr' (did you mean 'paper'?)"),
         (["--space", "nb301"], "unknown search space 'nb301'"),
         (["--arch", "|conv~0|"], "'|conv~0|' is not a NAS-Bench-201 cell"),
         (["--augment", "flop"], "unknown augmentation 'flop'"),
