@@ -12,8 +12,8 @@ import torch
 
 from nagkit import paths
 from nagkit.benchmarks import ofa, supernet, supernet_train
+from nagkit.benchmarks.embedded import evaluate
 from nagkit.benchmarks.inherited import Inherited
-from nagkit.benchmarks.surrogate import evaluate
 from nagkit.cluster import map_jobs
 from nagkit.data import io
 from nagkit.errors import NagkitError, unknown

@@ -8,18 +8,15 @@
 """
 
 import io
-import json
 from collections.abc import Callable
 from functools import cache
-from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from nagkit import paths
+from nagkit.benchmarks import embedded
 from nagkit.data import registry, upstream
-from nagkit.data.io import read_arrays
 from nagkit.errors import NagkitError, unknown
 from nagkit.predictors.process import covariance
 from nagkit.spaces import mbv3
@@ -29,7 +26,9 @@ _PREDICTED = tuple(range(128, 225, 16))
 RESOLUTIONS = {"ofa": _PREDICTED, "ofa-surrogate": _PREDICTED, "measured-surrogate": (224,), "measured": (128, 160, 192, 224)}
 """Input resolutions, in pixels, that each oracle knows."""
 ORACLES = ("auto", *RESOLUTIONS)
-_WEIGHTS = {"ofa-surrogate": "ofa_predictor", "measured-surrogate": "ofa_measured"}
+NAMES = {"ofa-surrogate": "ofa_predictor", "measured-surrogate": "ofa_measured"}
+"""Files of the embedded surrogates."""
+REBUILD = "nagkit fit imagenet"
 _PREDICTOR = "ofa-accuracy-predictor"
 SPACE = mbv3.Space()
 
@@ -117,8 +116,8 @@ def open_imagenet(oracle: str = "auto", resolution: int = 224) -> ImageNet:
 
 def data(oracle: str) -> tuple[Path, ...]:
     """Paths of the files that the numbers of `oracle` rest on."""
-    if oracle in _WEIGHTS:
-        return files(oracle)[:1]
+    if oracle in NAMES:
+        return (embedded.weights_of(NAMES[oracle]),)
     names = [_PREDICTOR] if oracle == "ofa" else [key for key in registry.entries() if key.startswith("ofa-measured")]
     return tuple(registry.local(registry.entries()[name]) for name in names)
 
@@ -128,12 +127,10 @@ def data(oracle: str) -> tuple[Path, ...]:
 
 def features(archs: np.ndarray, resolution: int) -> np.ndarray:
     """Input of the published predictor, float64 `(B, 128)`: kernels (60), expansions (60), resolution (8), all one-hot."""
-    rows, slots = np.nonzero(archs >= 0)
-    ops = archs[rows, slots].astype(np.int64)
-    x = np.zeros((len(archs), 128))
-    x[rows, 3 * slots + ops // 3] = x[rows, 60 + 3 * slots + ops % 3] = 1.0
-    x[:, 120 + (resolution - 112) // 16] = 1.0
-    return x
+    chosen = (SPACE.encode(archs).numpy() > 0).reshape(-1, SPACE.n_nodes, len(mbv3.KERNELS), len(mbv3.EXPANDS))
+    size = np.broadcast_to(np.arange(112, 225, 16) == resolution, (len(archs), 8))
+    kernels, expansions = (chosen.any(axis=axis).reshape(len(archs), 60) for axis in (3, 2))
+    return np.concatenate([kernels, expansions, size], axis=1).astype(float)
 
 
 def forward(layers: Layers, x: np.ndarray, *, batch: int = 8192) -> np.ndarray:
@@ -185,20 +182,20 @@ def measurements(resolution: int = 224) -> tuple[np.ndarray, np.ndarray]:
 
 
 def descriptors(archs: np.ndarray) -> np.ndarray:
-    """What the process sees, float64 `(B, 90)`: presence of slots 3 and 4, kernel and expansion beyond 3, of unit variance.
+    """What the process sees, float64 `(B, 90)`: the features of the space, indicators all, of unit variance.
 
-    Mean and variance are those of the Once-for-All law, where slots 3 and 4 are present with probabilities 2/3 and 1/3; the
-    whole is divided by the square root of 90, so that two random networks are about a distance of √2 apart.
+    Mean and variance are exactly those of the Once-for-All law; the whole is divided by the square root of 90, so that two
+    random networks are about a distance of √2 apart.
     """
-    present = archs >= 0
-    parts = [present[:, 2::4], present[:, 3::4]]
-    chances = [np.full(5, 2 / 3), np.full(5, 1 / 3)]
-    for index in (archs // 3, archs % 3):
-        for value in (1, 2):
-            parts.append(present & (index == value))
-            chances.append(np.tile([1, 1, 2 / 3, 1 / 3], 5) / 3)
-    chance = np.concatenate(chances)
-    return (np.concatenate(parts, axis=1) - chance) / np.sqrt(chance * (1 - chance) * len(chance))
+    chance = _chances()
+    return ((SPACE.features((SPACE.encode(archs) + 1) / 2) - chance) / (chance * (1 - chance) * len(chance)).sqrt()).numpy()
+
+
+@cache
+def _chances() -> torch.Tensor:
+    """Mean of every feature: the prior's answer to endless noise."""
+    nothing = torch.zeros(1, SPACE.n_nodes, SPACE.n_ops, dtype=torch.float64)
+    return SPACE.features(SPACE.prior().probabilities(nothing, 1e9))[0]
 
 
 @cache
@@ -223,34 +220,16 @@ def _process(archs: np.ndarray, *, batch: int = 2048) -> np.ndarray:
     return np.concatenate(found).round(4)
 
 
-# Files -----------------------------------------------------------------------------------------------------------------------
-
-
-def files(oracle: str) -> tuple[Path, Path]:
-    """Weights and data card of an embedded surrogate."""
-    stem = paths.DATA / "surrogates" / _WEIGHTS[oracle]
-    return stem.with_suffix(".safetensors"), stem.with_suffix(".json")
-
-
-@cache
 def card(oracle: str) -> dict:
     """The data card of an embedded surrogate; `NagkitError` when it is missing."""
-    path = files(oracle)[1]
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise NagkitError(f"cannot read {path}: restore it from the repository, or run `nagkit fit imagenet`") from error
+    return embedded.card(NAMES[oracle], REBUILD)
 
 
 def forget() -> None:
     """Drop what was read from files that have been written anew."""
-    for cached in (card, _student, _support):
+    for cached in (_student, _support):
         cached.cache_clear()
 
 
 def _arrays(oracle: str) -> dict[str, np.ndarray]:
-    weights, path = files(oracle)
-    arrays = read_arrays(weights)[0]
-    if sha256(weights.read_bytes()).hexdigest() != card(oracle)["weights_sha256"]:
-        raise NagkitError(f"{weights} and {path.name} do not belong together; restore both, or run `nagkit fit imagenet`")
-    return arrays
+    return embedded.arrays(NAMES[oracle], REBUILD)

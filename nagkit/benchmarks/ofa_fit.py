@@ -1,21 +1,16 @@
 """How the two embedded ImageNet surrogates of the MobileNetV3 space are made and how far they can be trusted."""
 
-import json
-from hashlib import sha256
-
 import numpy as np
 import torch
 from torch import nn
 from tqdm.auto import tqdm
 
-from nagkit.benchmarks import ofa
-from nagkit.benchmarks.surrogate import evaluate
+from nagkit.benchmarks import embedded, ofa
+from nagkit.benchmarks.embedded import evaluate
 from nagkit.data import upstream
-from nagkit.data.io import write_arrays, write_text
 from nagkit.predictors.process import Process
 from nagkit.rng import numpy_stream, torch_stream
 
-REBUILD = "nagkit fit imagenet"
 _KERNELS, _NOISES = [(scale, linear) for scale in (1.0, 2.0, 4.0) for linear in (3.0, 30.0)], (1e-3, 3e-3, 1e-2)
 _WIDTH, _EPOCHS, _BATCH, _RATE = 256, 16, 512, 2e-3
 _DRAWS = {"ofa": 700_000, "uniform": 100_000}  # networks to learn from, per law over the space
@@ -43,9 +38,11 @@ def fit_measured(progress: bool = True) -> dict:
     took = ~np.isnan(left_out)
     arrays = {"archs": archs, "weights": process.weights.numpy(), "mean": np.array([process.mean])}
     arrays |= {"kernel": np.array(process.kernel), "left_out": left_out.astype(np.float32)}
-    return _write(
-        "measured-surrogate",
+    ofa.forget()
+    return embedded.write(
+        ofa.NAMES["measured-surrogate"],
         arrays,
+        ofa.REBUILD,
         {
             "what": "Gaussian process fitted by this project to measured ImageNet top-1 of Once-for-All networks (r = 224).",
             "kernel": {"length_scale": process.kernel[0], "linear": process.kernel[1], "noise": process.noise},
@@ -116,9 +113,11 @@ def fit_predictor(progress: bool = True, seed: int = 0) -> dict:
     arrays = {}
     for i, (weight, bias) in enumerate(student):
         arrays |= {f"{2 * i}.weight": weight.astype(np.float32), f"{2 * i}.bias": bias.astype(np.float32)}
-    return _write(
-        "ofa-surrogate",
+    ofa.forget()
+    return embedded.write(
+        ofa.NAMES["ofa-surrogate"],
         arrays,
+        ofa.REBUILD,
         {
             "what": "Network fitted by this project to outputs of the accuracy predictor published with Once-for-All.",
             "held_out": "random: 5,000 draws of the Once-for-All law; climbed: the population of an evolution on the predictor",
@@ -145,33 +144,17 @@ def _train(x: np.ndarray, accuracy: np.ndarray, seed: int, progress: bool) -> of
     network = nn.Sequential(
         nn.Linear(128, _WIDTH), nn.ReLU(), nn.Linear(_WIDTH, _WIDTH), nn.ReLU(), nn.Linear(_WIDTH, 1)
     )  # fmt: skip
-    weights = torch_stream(seed, "ofa/weights")
-    for layer in network[::2]:
-        bound = layer.in_features**-0.5
-        nn.init.uniform_(layer.weight, -bound, bound, generator=weights)
-        nn.init.zeros_(layer.bias)
+    embedded.initialise(network, torch_stream(seed, "ofa/weights"))
     mean, sd = accuracy.mean(), accuracy.std()
     inputs, targets = torch.from_numpy(x), torch.from_numpy((accuracy - mean) / sd).float()
-    shuffle, n_batches = torch_stream(seed, "ofa/batches"), len(x) // _BATCH
-    optimiser = torch.optim.AdamW(network.parameters(), lr=_RATE, weight_decay=1e-5)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, _RATE, total_steps=_EPOCHS * n_batches, pct_start=0.1)
-    for _ in tqdm(range(_EPOCHS), desc="ofa-surrogate", unit="epoch", disable=not progress):
-        for batch in torch.randperm(len(x), generator=shuffle)[: n_batches * _BATCH].view(n_batches, _BATCH):
-            loss = (network(inputs[batch].float())[:, 0] - targets[batch]).square().mean()
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-            schedule.step()
+
+    def loss(batch: torch.Tensor) -> torch.Tensor:
+        return (network(inputs[batch].float())[:, 0] - targets[batch]).square().mean()
+
+    rows, shuffle = torch.arange(len(x)), torch_stream(seed, "ofa/batches")
+    constants = {"epochs": _EPOCHS, "batch": _BATCH, "rate": _RATE, "decay": 1e-5}
+    embedded.one_cycle(network, loss, rows, shuffle, progress=progress, **constants)
     with torch.no_grad():  # the published predictor's unit is a fraction
         network[-1].weight.mul_(sd / 100)
         network[-1].bias.mul_(sd / 100).add_(mean / 100)
     return [(layer.weight.detach().double().numpy(), layer.bias.detach().double().numpy()) for layer in network[::2]]
-
-
-def _write(oracle: str, arrays: dict[str, np.ndarray], content: dict) -> dict:
-    weights, path = ofa.files(oracle)
-    write_arrays(weights, arrays)
-    head = {"what": content.pop("what"), "rebuild": REBUILD, "weights_sha256": sha256(weights.read_bytes()).hexdigest()}
-    write_text(path, json.dumps(head | content, indent=1, ensure_ascii=False) + "\n")
-    ofa.forget()
-    return ofa.card(oracle)

@@ -5,26 +5,21 @@ zero, a skip passes its input on, every other operation is a learned map, and fe
 get the same value by construction. Latency and energy, which also see dead edges, come from a plain network.
 """
 
-import json
 from functools import cache
-from hashlib import sha256
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
-from nagkit import paths
-from nagkit.data.io import read_arrays, write_arrays, write_text
+from nagkit.benchmarks import embedded
+from nagkit.data.io import read_arrays
 from nagkit.data.upstream import convert
-from nagkit.errors import NagkitError
 from nagkit.rng import numpy_stream, torch_stream
 from nagkit.spaces.base import get_space
 from nagkit.spaces.cell import NONE, live_edges
 
 SPACE = get_space()
-_WEIGHTS = paths.DATA / "surrogates" / f"{SPACE.name}.safetensors"
-_CARD = _WEIGHTS.with_suffix(".json")
+REBUILD = "nagkit fit surrogate"
 HELD_OUT = 0.1  # of the isomorphism classes
 _EPOCHS, _BATCH, _RATE = 60, 128, 3e-3
 _ROBUST = ("robust_clean", "apgd_ce_eps1.0")  # and the 15 corruptions at severity 2
@@ -51,11 +46,7 @@ class Network(nn.Module):
     def initialise(self, generator: torch.Generator) -> "Network":
         """Draw the weights from `generator` alone: uniform in ±1/√fan-in, biases zero."""
         nn.init.normal_(self.start, std=0.5, generator=generator)
-        for layer in self.modules():
-            if isinstance(layer, nn.Linear):
-                bound = layer.in_features**-0.5
-                nn.init.uniform_(layer.weight, -bound, bound, generator=generator)
-                nn.init.zeros_(layer.bias)
+        embedded.initialise(self, generator)
         return self
 
     def _messages(self, x: Tensor) -> Tensor:
@@ -77,13 +68,9 @@ def _inputs() -> tuple[Tensor, Tensor]:
     return torch.from_numpy(archs.astype(np.int64)), torch.from_numpy(live_edges(archs))
 
 
-@cache
 def card() -> dict:
     """The data card of the embedded surrogate; `NagkitError` when it is missing."""
-    try:
-        return json.loads(_CARD.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise NagkitError(f"cannot read {_CARD}: restore it from the repository, or run `nagkit fit surrogate`") from error
+    return embedded.card(SPACE.name, REBUILD)
 
 
 def columns() -> list[str]:
@@ -98,9 +85,7 @@ def column(name: str) -> np.ndarray:
 
 @cache
 def _predictions() -> np.ndarray:
-    arrays, _ = read_arrays(_WEIGHTS)
-    if sha256(_WEIGHTS.read_bytes()).hexdigest() != card()["weights_sha256"]:
-        raise NagkitError(f"{_WEIGHTS} and {_CARD.name} do not belong together; restore both, or run `nagkit fit surrogate`")
+    arrays = embedded.arrays(SPACE.name, REBUILD)
     scale = {key: arrays.pop(key) for key in ("ceiling", "mean", "sd")}
     network = Network(n_accuracy := len(scale["ceiling"]), len(scale["mean"]) - n_accuracy)
     network.load_state_dict({key: torch.from_numpy(value) for key, value in arrays.items()})
@@ -121,19 +106,6 @@ def held_out(seed: int = 0) -> np.ndarray:
     classes = SPACE.isomorphism_classes()
     n_classes = classes.max() + 1
     return np.isin(classes, numpy_stream(seed, "surrogate/held-out").permutation(n_classes)[: round(HELD_OUT * n_classes)])
-
-
-def evaluate(predicted: np.ndarray, measured: np.ndarray) -> dict[str, float]:
-    """R², Kendall τ-b and RMSE (units of the column) of predictions against the table."""
-    from scipy.stats import kendalltau  # slow to import, and only fits and tests need it
-
-    error = predicted - measured
-    return {
-        "n": len(measured),
-        "r2": round(1 - float(error @ error) / float(((measured - measured.mean()) ** 2).sum()), 5),
-        "kendall_tau": round(float(kendalltau(predicted, measured).statistic), 5),
-        "rmse": round(float(np.sqrt((error**2).mean())), 5),
-    }
 
 
 def _targets(table: dict[str, np.ndarray]) -> tuple[list[str], list[str]]:
@@ -159,22 +131,17 @@ def _train(network: Network, measured: Tensor, scale: dict[str, np.ndarray], row
     ceiling, mean, sd = (torch.from_numpy(scale[key]).float() for key in ("ceiling", "mean", "sd"))
     targets = (torch.cat([-torch.log(ceiling - measured[:, :n_accuracy]), measured[:, n_accuracy:]], dim=1) - mean) / sd
     spread = measured[rows, :n_accuracy].std(dim=0)
+
+    def loss(batch: Tensor) -> Tensor:
+        z = network(archs[batch], live[batch])
+        exponent = (z[:, :n_accuracy] * sd[:n_accuracy] + mean[:n_accuracy]).clamp(-8, 8)  # no overflow early on
+        error = (ceiling - torch.exp(-exponent) - measured[batch, :n_accuracy]) / spread
+        logs = nn.functional.smooth_l1_loss(z, targets[batch], beta=0.3)
+        return logs + 0.5 * nn.functional.smooth_l1_loss(error, torch.zeros_like(error), beta=0.3)
+
     shuffle = torch_stream(seed, "surrogate/batches")
-    n_batches = len(rows) // _BATCH
-    optimiser = torch.optim.AdamW(network.parameters(), lr=_RATE, weight_decay=1e-4)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, _RATE, total_steps=_EPOCHS * n_batches, pct_start=0.1)
-    for _ in tqdm(range(_EPOCHS), desc="surrogate", unit="epoch", disable=not progress):
-        order = rows[torch.randperm(len(rows), generator=shuffle)][: n_batches * _BATCH]
-        for batch in order.view(n_batches, _BATCH):
-            z = network(archs[batch], live[batch])
-            loss = nn.functional.smooth_l1_loss(z, targets[batch], beta=0.3)
-            exponent = (z[:, :n_accuracy] * sd[:n_accuracy] + mean[:n_accuracy]).clamp(-8, 8)  # no overflow early on
-            error = (ceiling - torch.exp(-exponent) - measured[batch, :n_accuracy]) / spread
-            loss = loss + 0.5 * nn.functional.smooth_l1_loss(error, torch.zeros_like(error), beta=0.3)
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-            schedule.step()
+    constants = {"epochs": _EPOCHS, "batch": _BATCH, "rate": _RATE, "decay": 1e-4}
+    embedded.one_cycle(network, loss, rows, shuffle, progress=progress, **constants)
 
 
 def fit(progress: bool = True, seed: int = 0) -> dict:
@@ -203,34 +170,33 @@ def fit(progress: bool = True, seed: int = 0) -> dict:
     finally:
         torch.set_num_threads(threads)
 
-    write_arrays(_WEIGHTS, {name: tensor.numpy() for name, tensor in network.state_dict().items()} | scale)
     good = test & (table["cifar10/test/accuracy"] > 90)
     figures = {}
     for i, name in enumerate(accuracy + cost):
         unit = "percent" if i < len(accuracy) else "ms" if "/latency_" in name else "mJ"
-        figures[name] = {"unit": unit, "all": evaluate(predicted[test, i], values[test, i])}
+        figures[name] = {"unit": unit, "all": embedded.evaluate(predicted[test, i], values[test, i])}
         if i < len(accuracy):
-            figures[name]["above_90"] = evaluate(predicted[good, i], values[good, i])
+            figures[name]["above_90"] = embedded.evaluate(predicted[good, i], values[good, i])
         if name.endswith("/accuracy"):  # robustness was measured once per class
             figures[name]["within_class_sd"] = _within_class_sd(values[:, i])
-    new_card = {
-        "what": f"Surrogate of the {SPACE.title} tables, fitted by this project; figures are of held-out cells only.",
-        "rebuild": "nagkit fit surrogate",
-        "seed": seed,
-        "table": source.name,
-        "weights_sha256": sha256(_WEIGHTS.read_bytes()).hexdigest(),
-        "parameters": sum(tensor.numel() for tensor in network.parameters()),
-        "split": {
-            "unit": "isomorphism classes",
-            "held_out_classes": len(np.unique(SPACE.isomorphism_classes()[test])),
-            "held_out_cells": int(test.sum()),
-            "training_cells": int((~test).sum()),
-        },
-        "above_90": "held-out cells with more than 90 % CIFAR-10 test accuracy",
-        "within_class_sd": "pooled standard deviation among isomorphic cells of the table (training noise)",
-        "columns": figures,
-    }
-    write_text(_CARD, json.dumps(new_card, indent=1) + "\n")
-    card.cache_clear()
     _predictions.cache_clear()
-    return new_card
+    return embedded.write(
+        SPACE.name,
+        {name: tensor.numpy() for name, tensor in network.state_dict().items()} | scale,
+        REBUILD,
+        {
+            "what": f"Surrogate of the {SPACE.title} tables, fitted by this project; figures are of held-out cells only.",
+            "seed": seed,
+            "table": source.name,
+            "parameters": sum(tensor.numel() for tensor in network.parameters()),
+            "split": {
+                "unit": "isomorphism classes",
+                "held_out_classes": len(np.unique(SPACE.isomorphism_classes()[test])),
+                "held_out_cells": int(test.sum()),
+                "training_cells": int((~test).sum()),
+            },
+            "above_90": "held-out cells with more than 90 % CIFAR-10 test accuracy",
+            "within_class_sd": "pooled standard deviation among isomorphic cells of the table (training noise)",
+            "columns": figures,
+        },
+    )

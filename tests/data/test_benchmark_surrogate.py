@@ -1,14 +1,16 @@
 """The embedded surrogate is small, fast, structural, and as good as its card says on cells it never saw."""
 
 import json
+import shutil
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from nagkit import paths
-from nagkit.benchmarks import surrogate
+from nagkit.benchmarks import embedded, surrogate
 from nagkit.benchmarks.table import open_benchmark
 from nagkit.data.io import write_arrays
 from nagkit.errors import NagkitError
@@ -26,10 +28,10 @@ def bench():
 @pytest.fixture
 def fresh():
     """No cached predictions, before and after."""
-    surrogate.card.cache_clear()
+    embedded.card.cache_clear()
     surrogate._predictions.cache_clear()
     yield
-    surrogate.card.cache_clear()
+    embedded.card.cache_clear()
     surrogate._predictions.cache_clear()
 
 
@@ -98,7 +100,7 @@ def test_the_card_is_what_the_held_out_cells_of_the_table_give(bench, table):
         measured = table.column(dataset, split=split, metric=metric)
         for part, rows in (("all", test), ("above_90", good)):
             if part in figures:
-                assert surrogate.evaluate(predicted[rows], measured[rows]) == pytest.approx(figures[part], abs=2e-3)
+                assert embedded.evaluate(predicted[rows], measured[rows]) == pytest.approx(figures[part], abs=2e-3)
 
 
 def test_held_out_cells_share_no_class_with_training_cells():
@@ -110,8 +112,8 @@ def test_held_out_cells_share_no_class_with_training_cells():
 
 def test_perfect_and_reversed_predictions_score_as_they_should():
     y = np.arange(10.0)
-    assert surrogate.evaluate(y, y) == {"n": 10, "r2": 1, "kendall_tau": 1, "rmse": 0}
-    assert surrogate.evaluate(-y, y)["kendall_tau"] == -1
+    assert embedded.evaluate(y, y) == {"n": 10, "r2": 1, "kendall_tau": 1, "rmse": 0}
+    assert embedded.evaluate(-y, y)["kendall_tau"] == -1
 
 
 def test_weights_come_from_their_own_stream():
@@ -131,26 +133,26 @@ def test_the_same_seed_gives_the_same_files(tmp_path, monkeypatch, fresh):
     monkeypatch.setattr(surrogate, "_BATCH", 2048)
     made = []
     for attempt in "ab":
-        monkeypatch.setattr(surrogate, "_WEIGHTS", tmp_path / f"{attempt}.safetensors")
-        monkeypatch.setattr(surrogate, "_CARD", tmp_path / f"{attempt}.json")
+        file = tmp_path / f"{attempt}.safetensors"
+        monkeypatch.setattr(embedded, "weights_of", lambda name, file=file: file)
         card = surrogate.fit(progress=False, seed=3)
         assert list(card["columns"]) == names
         assert np.isfinite(surrogate.column(names[0])).all()
-        made.append((surrogate._WEIGHTS.read_bytes(), surrogate._CARD.read_text()))
+        made.append((file.read_bytes(), file.with_suffix(".json").read_text()))
     assert made[0] == made[1]
 
 
 def test_weights_and_card_that_do_not_belong_together_are_refused(tmp_path, monkeypatch, fresh):
-    card = tmp_path / "nb201.json"
-    card.write_text(json.dumps(surrogate.card() | {"weights_sha256": "0"}))
-    surrogate.card.cache_clear()
-    monkeypatch.setattr(surrogate, "_CARD", card)
+    weights = shutil.copy(FOLDER / "nb201.safetensors", tmp_path)
+    (tmp_path / "nb201.json").write_text(json.dumps(surrogate.card() | {"weights_sha256": "0"}))
+    embedded.card.cache_clear()
+    monkeypatch.setattr(embedded, "weights_of", lambda name: Path(weights))
     with pytest.raises(NagkitError, match="do not belong together"):
         surrogate.column("cifar10/test/accuracy")
 
 
 def test_a_missing_card_is_one_line_with_the_remedy(tmp_path, monkeypatch, fresh):
-    monkeypatch.setattr(surrogate, "_CARD", tmp_path / "absent.json")
+    monkeypatch.setattr(embedded, "weights_of", lambda name: tmp_path / "absent.safetensors")
     with pytest.raises(NagkitError, match="absent.json: restore it .*nagkit fit surrogate"):
         surrogate.columns()
 
