@@ -12,13 +12,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from nagkit import paths, presets
+from nagkit import paths
 from nagkit.diffusion import samplers
 from nagkit.diffusion.sde import VE
 from nagkit.diffusion.tilted import tilted_law
 from nagkit.guidance import guide
 from nagkit.predictors import images
 from nagkit.rng import numpy_stream, torch_stream
+from nagkit.sampling import load_predictor, load_prior
 from nagkit.spaces.base import get_space
 from nagkit.study.estimates import Interval
 from nagkit.study.jobs import Task
@@ -41,7 +42,7 @@ BATCH = 500
 @cache
 def values(space: str, dataset: str, kind: str, training_seed: int) -> tuple[np.ndarray, float]:
     """f of every architecture by a committed predictor, mean 0 and standard deviation 1, float64 `(size,)`; its unit in f's."""
-    predictor = presets.predictor(space, dataset, rule={"ranking": "x0", "noise-aware": "xt"}[kind], seed=training_seed)
+    predictor = load_predictor(space, dataset, rule={"ranking": "x0", "noise-aware": "xt"}[kind], training_seed=training_seed)
     home = get_space(space)
     with torch.inference_mode():
         parts = [predictor(part, VE().sigma_min) for part in home.encode(home.all()).split(1024)]
@@ -56,8 +57,8 @@ def denoiser(space: str, dataset: str, name: str, training_seed: int, scale: flo
         return tilted_law(get_space(space), f, scale)
     if name in ("x0", "xt-network"):
         rule = "x0" if name == "x0" else "xt"
-        predictor = presets.predictor(space, dataset, rule=rule, seed=training_seed)
-        return guide(presets.prior(space, "exact"), predictor, scale / unit, rule=rule)
+        predictor = load_predictor(space, dataset, rule=rule, training_seed=training_seed)
+        return guide(load_prior(space, "exact"), predictor, scale / unit, rule=rule)
     uniform = tilted_law(get_space(space), f, 0.0)
 
     def guided(x: torch.Tensor, sigma: float | torch.Tensor) -> torch.Tensor:
@@ -179,7 +180,7 @@ class Comparison:
                 f, _ = values(self.space, self.dataset, "noise-aware", t)
                 exact = tilted_law(self.home, f, 0.0).moments(x, sigma, f)[1]
                 network = denoiser(self.space, self.dataset, "xt-network", t, 1.0)(x, sigma)
-                network = network - presets.prior(self.space, "exact")(x, sigma)
+                network = network - load_prior(self.space, "exact")(x, sigma)
                 for name, shift in (("xt-network", network), ("xt-network-mean", exact)):
                     found[name].append(float(shift.flatten(1).abs().amax(dim=1).mean()))
                 found["cosine"].append(float(torch.cosine_similarity(network.flatten(1), exact.flatten(1)).mean()))

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from nagkit import paths, presets
+from nagkit import guidance, paths, presets
 from nagkit.diffusion import samplers
 from nagkit.diffusion.sde import geometric_sigmas
 from nagkit.predictors import images
 from nagkit.rng import numpy_stream, torch_stream
+from nagkit.sampling import load_predictor, load_prior
 from nagkit.spaces.base import get_space, ranked
 from nagkit.study.jobs import Task
 
@@ -89,9 +90,12 @@ def sample(
 ) -> dict[str, np.ndarray]:  # fmt: skip
     """A job: `n` raw draws, guided towards `dataset` unless `guide` is false, and their CPU `seconds`."""
     start = time.process_time()
-    aim = {"dataset": dataset, "rule": rule, "scale": scale, "seed": training_seed} if guide else {}
+    law = load_prior(space, prior)
+    if guide:
+        aim = load_predictor(space, dataset, rule=rule, training_seed=training_seed)
+        law = guidance.guide(law, aim, scale, rule=rule)
     archs, _ = samplers.generate(
-        get_space(space), presets.denoiser(space, prior_name=prior, **aim), n, sampler=sampler, steps=steps,
+        get_space(space), law, n, sampler=sampler, steps=steps,
         sigmas=geometric_sigmas(steps, sigma_max=sigma_max), generator=torch_stream(seed, "sample"),
     )  # fmt: skip
     return {"archs": archs, "seconds": np.array([time.process_time() - start])}
@@ -101,12 +105,12 @@ def best_draws(space: str, n: int, of: int, seed: int, dataset: str, training_se
     """A job: the `n` of `of` unguided draws that the ranking predictor scores highest, equal ones in the order of drawing."""
     archs = sample(space, of, seed, guide=False, **settings)["archs"]
     kept = archs[(archs >= 0).any(axis=1)]
-    scores = presets.predictor(space, dataset, seed=training_seed).rank(kept).round(4)
+    scores = load_predictor(space, dataset, training_seed=training_seed).rank(kept).round(4)
     return {"archs": kept[np.argsort(-scores, kind="stable")[:n]]}
 
 
 def best_of_all(space: str, n: int, dataset: str, training_seed: int) -> dict[str, np.ndarray]:
     """A job: the `n` architectures of the space that the ranking predictor scores highest, ties broken at random."""
     every = get_space(space).all()
-    scores = presets.predictor(space, dataset, seed=training_seed).rank(every).round(4)  # isomorphic cells stay tied
+    scores = load_predictor(space, dataset, training_seed=training_seed).rank(every).round(4)  # isomorphic cells stay tied
     return {"archs": ranked(every, scores, rng=numpy_stream(training_seed, f"pool/every/{dataset}"))[:n]}
