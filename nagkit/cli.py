@@ -180,7 +180,7 @@ def bo(space, method, acquisition, proposer, oracle, budget, seed, out) -> None:
     history, asked = methods.run(
         oracle, method, seed, budget=budget, acquisition=acquisition, proposer=proposer, progress=sys.stderr.isatty()
     )
-    best = np.maximum.accumulate(history.values)
+    best = np.fmax.accumulate(history.values)
     rows = {"evaluation": np.arange(1, budget + 1), "arch": home.to_string(history.archs), "value": history.values.round(4)}
     rows |= {"incumbent": best.round(4)}
     if asked.report is not None:

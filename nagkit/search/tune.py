@@ -13,7 +13,7 @@ SEEDS = tuple(range(10_000, 10_003))
 def development_run(oracle: str, method: str, seed: int, settings: dict) -> dict[str, np.ndarray]:
     """The incumbent of one search on a development oracle, a job: float64 `incumbent (BUDGET,)`."""
     history, _ = methods.run(oracle, method, seed, budget=BUDGET, **settings)
-    return {"incumbent": np.maximum.accumulate(history.values)}
+    return {"incumbent": np.fmax.accumulate(history.values)}
 
 
 def choose(*, n_workers: int = 1, scheduler: str | None = None, progress: bool = True) -> pd.DataFrame:
