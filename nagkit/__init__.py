@@ -12,11 +12,13 @@ if TYPE_CHECKING:
     from nagkit.errors import NagkitError
     from nagkit.guidance import guide
     from nagkit.sampling import Pool, generate, load_predictor, load_prior
+    from nagkit.search.methods import search
     from nagkit.spaces.base import get_space
 
 __version__ = "0.1.0"
 __all__ = [
     "NagkitError", "Pool", "exact_prior", "generate", "get_space", "guide", "load_predictor", "load_prior", "open_benchmark",
+    "search",
 ]  # fmt: skip
 
 _HOME = {
@@ -33,6 +35,8 @@ _HOME = {
 
 
 def __getattr__(name: str) -> object:
+    if name == "search":  # a package that can be called
+        return import_module("nagkit.search")
     if name not in _HOME:
         raise AttributeError(f"module 'nagkit' has no attribute {name!r}; it has {', '.join(__all__)}")
     found = globals()[name] = getattr(import_module(f"nagkit.{_HOME[name]}"), name)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy.special import ndtri
 
+import nagkit
 from nagkit.errors import NagkitError
 from nagkit.rng import numpy_stream
 from nagkit.search import baselines, fronts, methods, transfer
@@ -156,3 +157,8 @@ def test_suggestions_are_new_and_follow_what_was_evaluated(method):
     assert found.shape == (9, 6) and len(np.unique(np.concatenate([found, archs]), axis=0)) == 9 + len(np.unique(archs, axis=0))
     if method not in ("random", "local-search"):
         assert np.nan_to_num(objective(found)).mean() > np.nan_to_num(objective(archs)).mean()
+
+
+def test_the_package_of_searches_is_the_search_itself():
+    found = nagkit.search(objective, method="evolution", budget=25, seed=3)
+    np.testing.assert_array_equal(found.archs, methods.search(objective, method="evolution", budget=25, seed=3).archs)
