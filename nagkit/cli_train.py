@@ -101,13 +101,10 @@ def train_score(space, training_seed, **settings) -> None:
 def train_predictor(kind, space, training_seed) -> None:
     """A predictor on meta-training triplets: the paper's (nb201), or ours (mbv3). KIND is ranking or noise-aware."""
     from nagkit.benchmarks import meta
-    from nagkit.data import upstream
     from nagkit.predictors import train as predictors
-    from nagkit.spaces.base import get_space
 
-    predictors.checkpoint(kind, get_space(space).name, training_seed)
-    triplets = meta.load() if space == "mbv3" else upstream.triplets()
-    rows = triplets.rows("train") if space == "mbv3" else None
+    predictors.checkpoint(kind, space, training_seed)
+    triplets, rows = meta.triplets(space)
     click.echo(f"wrote {predictors.build(kind, triplets, space=space, rows=rows, seed=training_seed)}", err=True)
 
 

@@ -13,8 +13,9 @@ from nagkit.benchmarks import supernet, supernet_train
 from nagkit.benchmarks.inherited import Inherited
 from nagkit.cluster import map_jobs
 from nagkit.data import images as data
-from nagkit.data import io
+from nagkit.data import io, upstream
 from nagkit.errors import NagkitError
+from nagkit.predictors.task import task_images
 from nagkit.rng import numpy_stream
 from nagkit.spaces import mbv3
 
@@ -79,6 +80,17 @@ def load() -> Triplets:
         raise NagkitError(f"{FILE.name} holds {n} networks for {n_tasks} tasks; restore it, or run `nagkit fit meta`")
     task = np.repeat(np.arange(n_tasks), n // n_tasks)
     return Triplets(arrays["archs"], arrays["accuracy"].astype(float), task, arrays["classes"].astype(np.int64))
+
+
+def triplets(space: str) -> tuple[Triplets | upstream.Triplets, np.ndarray | None]:
+    """What predictors of a space are meta-trained on, and the rows for training (None: all).
+
+    The published triplets for tasks of ImageNet-32's classes, our own for those of Tiny ImageNet's.
+    """
+    if task_images(space) == "imagenet32":
+        return upstream.triplets(), None
+    found = load()
+    return found, found.rows("train")
 
 
 def measure(tasks: list[int]) -> dict[str, np.ndarray]:

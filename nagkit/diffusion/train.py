@@ -119,7 +119,7 @@ def train_score(
     io.write_arrays(out, {key: value.numpy() for key, value in average.state_dict().items()}, identity)
     io.write_text(out.with_suffix(".csv"), curve.to_csv(index=False))
     card = _card(space, recipe, average, chosen, identity, curve) | {"sha256": _sha256(out)}
-    command = f"nagkit train score --space {space.name} --preset {network} --share {share:g} --seed {seed}"
+    command = f"nagkit train score --space {space.name} --recipe {network} --share {share:g} --training-seed {seed}"
     card["rebuild"] = command + ("" if steps is None else f" --steps {steps}")
     io.write_text(out.with_suffix(".json"), json.dumps(card, indent=2) + "\n")
     state.unlink(missing_ok=True)

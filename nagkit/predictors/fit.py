@@ -87,10 +87,15 @@ class Recipe:
 
 def recipes(what: str, space: str | None = None) -> dict[str, Recipe]:
     """The recipes of one kind of run ("score", "predictor", "images", "architecture") by name, as they are on `space`."""
-    found = {name: constants | constants.get("spaces", {}).get(space, {}) for name, constants in _contents()[what].items()}
+    found = {name: constants | constants.get("spaces", {}).get(space, {}) for name, constants in settings(what).items()}
     for constants in found.values():
         constants.pop("spaces", None)
     return {name: Recipe(**constants) for name, constants in found.items() if constants}
+
+
+def settings(what: str) -> dict:
+    """One block of data/training.yaml."""
+    return _contents()[what]
 
 
 @cache

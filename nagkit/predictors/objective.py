@@ -1,7 +1,8 @@
-"""Predictors of one objective, fitted in seconds to measured (architecture, value) pairs of NAS-Bench-201.
+"""Predictors of one objective, fitted in seconds to measured (architecture, value) pairs.
 
-Two models: "propagation", the network of the ranking predictor without a data set code, for what a trained cell can do; and
-"linear", one weight an operation and edge, for costs that add up and that dead edges have too. Which one fits is measured.
+Two models: "propagation", the network of the space's ranking predictor without a data set code, for what a trained network can
+do; and "linear", one weight an operation and node, for costs that add up and that dead edges have too. Which one fits is
+measured.
 """
 
 from collections.abc import Sequence
@@ -13,13 +14,14 @@ import torch
 from scipy.special import ndtri
 from torch import nn
 
+from nagkit.devices import get_device
 from nagkit.errors import NagkitError, unknown
 from nagkit.predictors.fit import fit as fit_network
-from nagkit.predictors.fit import recipes
-from nagkit.predictors.ranking import CellPropagation
+from nagkit.predictors.fit import own_stream, recipes
+from nagkit.predictors.ranking import get_ranker
 from nagkit.predictors.task import TaskPredictor
-from nagkit.rng import numpy_stream, torch_stream
-from nagkit.spaces import nb201
+from nagkit.rng import numpy_stream
+from nagkit.spaces.base import DEFAULT, SearchSpace, get_space
 
 MODELS = ("propagation", "linear")
 FEWEST = 10
@@ -30,15 +32,16 @@ _RIDGE = 1.0
 
 
 class LinearCost(nn.Module):
-    """A weight for each operation on each edge, `(30,)`."""
+    """A weight for each entry of a code that is `free`, bool `(n_nodes, n_ops)`: `weights (n,)`."""
 
-    def __init__(self, weights: np.ndarray):
+    def __init__(self, free: np.ndarray, weights: np.ndarray):
         super().__init__()
+        self.register_buffer("free", torch.from_numpy(np.flatnonzero(free)))
         self.register_buffer("weights", torch.as_tensor(weights, dtype=torch.float32))
 
     def forward(self, x: torch.Tensor, sigma: float | torch.Tensor, code: torch.Tensor) -> torch.Tensor:
-        """`x (B, 8, 7)` centred → `(B,)`; `sigma` and `code` are ignored."""
-        return (x[:, 1:7, 2:].flatten(1) + 1) / 2 @ self.weights.to(x)
+        """`x (B, n_nodes, n_ops)` centred → `(B,)`; `sigma` and `code` are ignored."""
+        return (x.flatten(1)[:, self.free] + 1) / 2 @ self.weights.to(x)
 
 
 class Fitted(NamedTuple):
@@ -53,7 +56,7 @@ class Fitted(NamedTuple):
     """Increasing scores of the measured cells, in the unit of `predictor`, and their values."""
 
     def value(self, archs: np.ndarray) -> np.ndarray:
-        """Predicted value of each cell in the objective's own unit, float64 `(B,)`."""
+        """Predicted value of each architecture in the objective's own unit, float64 `(B,)`."""
         return self._line(self.predictor.rank(archs), *self.knots)
 
     def score(self, value: float) -> float:
@@ -69,8 +72,16 @@ class Fitted(NamedTuple):
         return inside
 
 
-def fit(archs: np.ndarray, values: np.ndarray, *, model: str | None = None, seed: int = 0) -> Fitted:
-    """A predictor of one objective from measured pairs: cells int8 `(n, 6)`, pairwise distinct, and values `(n,)`.
+def fit(
+    archs: np.ndarray,
+    values: np.ndarray,
+    *,
+    space: str | SearchSpace = DEFAULT,
+    model: str | None = None,
+    seed: int = 0,
+    device: str | None = "cpu",
+) -> Fitted:
+    """A predictor of one objective from measured pairs: architectures int8 `(n, n_slots)`, pairwise distinct, values `(n,)`.
 
     Without `model`, both are fitted to four fifths of the pairs, and the one whose ranking of the last fifth is nearer to
     the measured one is fitted to all. A few seconds on one core. Raises `NagkitError` for fewer than `FEWEST` pairs, a
@@ -83,20 +94,29 @@ def fit(archs: np.ndarray, values: np.ndarray, *, model: str | None = None, seed
     if model is None:
         order = numpy_stream(seed, "objective/held-out").permutation(len(archs))
         kept, held = order[len(order) // 5 :], order[: len(order) // 5]
-        found = {name: _fit(name, archs[kept], values[kept, None], seed)[0].predictor.rank(archs[held]) for name in MODELS}
+        parts = (_fit(name, archs[kept], values[kept, None], space, seed, device)[0] for name in MODELS)
+        found = {fitted.model: fitted.predictor.rank(archs[held]) for fitted in parts}
         with np.errstate(invalid="ignore"):
             truth = _ranks(values[held])
             scores = {name: float(np.nan_to_num(np.corrcoef(_ranks(s), truth)[0, 1])) for name, s in found.items()}
         model = max(scores, key=scores.get)
         agreement = scores[model]
-    return _fit(model, archs, values[:, None], seed)[0]._replace(agreement=agreement)
+    return _fit(model, archs, values[:, None], space, seed, device)[0]._replace(agreement=agreement)
 
 
-def fit_many(archs: np.ndarray, values: np.ndarray, *, model: str = "propagation", seed: int = 0) -> list[Fitted]:
-    """A predictor for each column of `values` `(n, k)`, all fitted at once, on the same cells `(n, 6)`."""
+def fit_many(
+    archs: np.ndarray,
+    values: np.ndarray,
+    *,
+    space: str | SearchSpace = DEFAULT,
+    model: str = "propagation",
+    seed: int = 0,
+    device: str | None = "cpu",
+) -> list[Fitted]:
+    """A predictor for each column of `values` `(n, k)`, all fitted at once, on the same architectures `(n, n_slots)`."""
     for column in values.T:
         check(archs, column)
-    return _fit(model, archs, values, seed)
+    return _fit(model, archs, values, space, seed, device)
 
 
 def check(archs: np.ndarray, values: np.ndarray) -> None:
@@ -111,17 +131,18 @@ def check(archs: np.ndarray, values: np.ndarray) -> None:
         raise NagkitError(f"all {len(values)} values of an objective are {values[0]:g}; a constant gives no direction")
 
 
-def _fit(model: str, archs: np.ndarray, values: np.ndarray, seed: int) -> list[Fitted]:
-    space = nb201.Space()
+def _fit(model: str, archs: np.ndarray, values: np.ndarray, space: str | SearchSpace, seed: int, device) -> list[Fitted]:
+    space = get_space(space)
     x = space.encode(archs)
     if model == "linear":
         targets = (values - values.mean(axis=0)) / values.std(axis=0)
-        features = ((x[:, 1:7, 2:] + 1) / 2).flatten(1).double().numpy()
-        weights = np.linalg.solve(features.T @ features + _RIDGE * np.eye(30), features.T @ targets)
-        models: Sequence[nn.Module] = [LinearCost(column) for column in weights.T]
+        free = space.allowed & (space.allowed.sum(axis=1, keepdims=True) > 1)
+        features = ((x.flatten(1)[:, free.ravel()] + 1) / 2).double().numpy()
+        weights = np.linalg.solve(features.T @ features + _RIDGE * np.eye(features.shape[1]), features.T @ targets)
+        models: Sequence[nn.Module] = [LinearCost(free, column) for column in weights.T]
     else:
         targets = ndtri((_ranks(values) - 0.5) / len(values))  # normal scores: a few useless cells do not rule the loss
-        models = _propagation(x, targets, seed)
+        models = _networks(space, x, targets, seed, get_device(device))
     fitted = []
     for network, target, column in zip(models, targets.T, values.T, strict=True):
         predictor = TaskPredictor(network, torch.zeros(1, _CODE), space)
@@ -130,27 +151,24 @@ def _fit(model: str, archs: np.ndarray, values: np.ndarray, seed: int) -> list[F
     return fitted
 
 
-def _propagation(x: torch.Tensor, targets: np.ndarray, seed: int) -> list[CellPropagation]:
-    """Ensembles of propagation networks, one for each column of `targets` `(n, k)`, trained side by side."""
-    n_targets = targets.shape[1]
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(torch_stream(seed, "objective").initial_seed())
-        together = CellPropagation(1, members=_MEMBERS * n_targets, code=_CODE)
-    target = torch.as_tensor(targets.T, dtype=torch.float32).repeat_interleave(_MEMBERS, dim=0)  # (members, n)
-    code, parameters = torch.zeros(1, _CODE), dict(together.named_parameters())
-    trained = [value for name, value in parameters.items() if not name.startswith(("sets", "from_code"))]
+def _networks(space: SearchSpace, x: torch.Tensor, targets: np.ndarray, seed: int, device: torch.device) -> list[nn.Module]:
+    """Ensembles of the ranking predictor's kind, one for each column of `targets` `(n, k)`, trained side by side."""
+    n_targets, code = targets.shape[1], torch.zeros(1, _CODE, device=device)
+    target = torch.as_tensor(targets.T, dtype=torch.float32).repeat_interleave(_MEMBERS, dim=0).to(device)  # (members, n)
+    with own_stream(seed, "objective", device):
+        together = get_ranker(space, 1, members=_MEMBERS * n_targets, code=_CODE).to(device)
+        trained = [value for name, value in together.named_parameters() if not name.startswith(("sets", "from_code"))]
+        x = x.to(device)
 
-    def loss(_: int) -> torch.Tensor:
-        return (together.members(x, code) - target).square().mean(dim=1).sum()
+        def loss(_: int) -> torch.Tensor:
+            return (together.members(x, code) - target).square().mean(dim=1).sum()
 
-    fit_network(together, recipes("predictor")["objective"], repeat, loss, groups=[{"params": trained}], progress=False)
-    models = []
-    for i in range(n_targets):
-        model = CellPropagation(1, members=_MEMBERS, code=_CODE)
-        part = slice(i * _MEMBERS, (i + 1) * _MEMBERS)
-        own = {name: value.detach()[part] for name, value in parameters.items() if not name.startswith("sets")}
-        model.load_state_dict(own, strict=False)
-        models.append(model.eval().requires_grad_(False))
+        fit_network(together, recipes("predictor")["objective"], repeat, loss, groups=[{"params": trained}], progress=False)
+        models = [get_ranker(space, 1, members=_MEMBERS, code=_CODE) for _ in range(n_targets)]
+    for i, model in enumerate(models):
+        own = {name: value[i * _MEMBERS : (i + 1) * _MEMBERS] for name, value in together.state_dict().items()}
+        model.load_state_dict({name: value for name, value in own.items() if not name.startswith("sets")}, strict=False)
+        model.eval().requires_grad_(False)
     return models
 
 

@@ -8,10 +8,11 @@ from torch import nn
 
 from nagkit.data.images import meta_classes
 from nagkit.devices import beside, threads
-from nagkit.errors import unknown
+from nagkit.errors import NagkitError, unknown
 from nagkit.predictors import images
+from nagkit.predictors.fit import settings
 from nagkit.rng import numpy_stream
-from nagkit.spaces.base import SearchSpace
+from nagkit.spaces.base import SearchSpace, get_space, is_listed
 
 NO_CODE = "none"
 CODED = ("cifar10", "cifar100", "imagenet16-120", "mnist", "fashion_mnist")
@@ -37,19 +38,26 @@ def class_features(dataset: str, *, draws: int = 10, seed: int = 0) -> torch.Ten
     return torch.from_numpy(samples[np.arange(len(samples)), pick])
 
 
-def task_classes(space: str) -> tuple[torch.Tensor, int]:
+def task_images(space: str | SearchSpace) -> str:
+    """Whose classes the meta-training tasks of a space are made of, as data/training.yaml says."""
+    name, known = get_space(space).name, settings("tasks")
+    if name not in known:
+        raise NagkitError(f"no meta-training tasks of {name} are known; add them to data/training.yaml")
+    return known[name]
+
+
+def task_classes(space: str | SearchSpace) -> tuple[torch.Tensor, int]:
     """Features of the classes of a space's meta-training tasks, one image each, `(classes, 256)`, and the id of the first."""
-    codes = images.codes()
-    if space == "mbv3":
-        return torch.from_numpy(codes["tiny_imagenet/samples"][:, 0]), 0
-    return torch.from_numpy(codes["imagenet32/image"]), 1
+    name, codes = task_images(space), images.codes()
+    single, several = f"{name}/image", f"{name}/samples"  # ids of the former are those of ImageNet-32, which start at 1
+    return (torch.from_numpy(codes[single]), 1) if single in codes else (torch.from_numpy(codes[several][:, 0]), 0)
 
 
 class TaskPredictor:
     """`(x, sigma) → (B,)` for one data set, given `model(x, sigma, code)` and the data set's `code`.
 
-    Values are standardised over `space` (all of it, or 5,000 random architectures of a large one) when `standardise`, so
-    that a guidance scale is in standard deviations of the predicted score; otherwise they stay in the model's own unit,
+    Values are standardised over `space` (all of it, or 5,000 random architectures of one too large to list) when `standardise`,
+    so that a guidance scale is in standard deviations of the predicted score; otherwise they stay in the model's own unit,
     standard deviations of the meta-training accuracies. The weights of `model` and the code follow `x` to its device.
     """
 
@@ -57,8 +65,8 @@ class TaskPredictor:
         self.model, self.code, self.space = model, code, space
         self.centre, self.spread = 0.0, 1.0
         if standardise:
-            listed = space.size <= 100_000
-            scores = self.rank(space.all() if listed else space.random(5_000, numpy_stream(0, "predictors/standardise")))
+            rng = numpy_stream(0, "predictors/standardise")
+            scores = self.rank(space.all() if is_listed(space) else space.random(5_000, rng))
             self.centre, self.spread = float(scores.mean()), float(scores.std())
 
     def __call__(self, x: torch.Tensor, sigma: float | torch.Tensor = 0.0) -> torch.Tensor:

@@ -1,9 +1,8 @@
 """Meta-training of the predictors on (task, architecture, accuracy) triplets, and their checkpoints.
 
 "noise-aware": the paper's directed graph network on noisy architectures with the paper's loss and constants. "ranking": our
-ensemble on clean ones. Both read data set codes; the tasks have 20 classes, and one image stands for a class. The triplets of
-NAS-Bench-201 are the paper's, on ImageNet-32; those of MBv3 ours, on Tiny ImageNet. The unit of every target is one standard
-deviation of the triplets' accuracy.
+ensemble on clean ones. Both read data set codes; the tasks have 20 classes, and one image stands for a class
+(`nagkit.benchmarks.meta.triplets` says which). The unit of every target is one standard deviation of the triplets' accuracy.
 """
 
 from dataclasses import replace
@@ -14,7 +13,7 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from nagkit import paths
 from nagkit.data import io
@@ -24,14 +23,14 @@ from nagkit.errors import NagkitError, unknown
 from nagkit.predictors import images, task
 from nagkit.predictors.digcn import DirectedGCN
 from nagkit.predictors.fit import Recipe, fingerprint, fit, own_stream, recipes
-from nagkit.predictors.ranking import CellPropagation, LayerSum
+from nagkit.predictors.ranking import get_ranker
 from nagkit.rng import numpy_stream
-from nagkit.spaces import nb201
-from nagkit.spaces.base import get_space
+from nagkit.spaces.base import DEFAULT, SearchSpace, get_space, keys
 
 KINDS = ("ranking", "noise-aware")
 CODES = ("real", "shuffled", "mean")
-_PULL = 0.1  # weight of the hand rule on cells drawn from the space
+_PULL = 0.1  # weight of a space's rule on architectures drawn from it
+Space = str | SearchSpace
 
 
 class Triplets(Protocol):
@@ -43,31 +42,33 @@ class Triplets(Protocol):
     classes: np.ndarray
 
 
-def split(triplets: Triplets, seed: int = 0, share: float = 0.25) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of NAS-Bench-201 for training and for validation that share neither an isomorphism class nor a task.
+def split(
+    triplets: Triplets, seed: int = 0, share: float = 0.25, *, space: Space = DEFAULT
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows for training and for validation that share neither an architecture (of cells: an isomorphism class) nor a task.
 
     `share` of the classes and of the tasks are set aside; triplets with only one of the two set aside are in neither part
     (the published split shares 317 of 354 validation cells and 228 of 388 tasks with training).
     """
-    rng = numpy_stream(seed, "predictors/split")
+    rng, space = numpy_stream(seed, "predictors/split"), get_space(space)
 
     def aside(groups: np.ndarray) -> np.ndarray:
         names = np.unique(groups)
         return np.isin(groups, rng.permutation(names)[: int(share * len(names))])
 
-    cells = aside(nb201.isomorphism_classes()[nb201.Space().code(triplets.archs)])
+    known = hasattr(space, "isomorphism_classes")
+    archs = aside(space.isomorphism_classes()[space.code(triplets.archs)] if known else keys(triplets.archs))
     tasks = aside(triplets.task)
-    return np.flatnonzero(~cells & ~tasks), np.flatnonzero(cells & tasks)
+    return np.flatnonzero(~archs & ~tasks), np.flatnonzero(archs & tasks)
 
 
 def train(
     kind: str,
     triplets: Triplets,
     *,
-    space: str = "nb201",
+    space: Space = DEFAULT,
     code: str = "real",
     graph: str = "closure",
-    adjacency: str = "true",
     rows: np.ndarray | None = None,
     seed: int = 0,
     steps: int | None = None,
@@ -78,48 +79,50 @@ def train(
     """A predictor of `kind` "ranking" or "noise-aware", trained on `rows` of the triplets (default: all).
 
     `code`: "real" data set codes, "shuffled" between tasks, or the "mean" code for every task. `graph` ("closure",
-    "adjacency", "flat") and `adjacency` ("true", "official") are for the noise-aware predictor. With `state`, a file, the
-    run is saved there every 250 steps and resumed from there. `device` None is a GPU where there is one.
+    "adjacency", "flat") is for the noise-aware predictor. With `state`, a file, the run is saved there every 250 steps and
+    resumed from there. `device` None is a GPU where there is one.
     """
-    recipe = get_recipe(kind, space)
+    recipe, space, device = get_recipe(kind, space), get_space(space), get_device(device)
     if code not in CODES:
         raise unknown("data set code", code, CODES)
-    recipe, device = replace(recipe, steps=steps or recipe.steps), get_device(device)
     with own_stream(seed, f"predictors/{kind}", device):
         batch = _Batches(triplets, space, rows, code, seed, device)
-        model = _build(kind, space, batch.features.shape[1], graph, adjacency).to(device)
-        loss = {CellPropagation: _cell_ranking_loss, LayerSum: _ranking_loss, DirectedGCN: _noise_aware_loss}[type(model)]
+        model = _build(kind, space, batch.features.shape[1], graph).to(device)
         effects = nn.ParameterDict({"classes": torch.zeros(batch.n_classes, 1, device=device)})
-        groups = [{"params": list(model.parameters())}]
+        groups, loss = [{"params": list(model.parameters())}], _noise_aware_loss
         if kind == "ranking":
             groups.append({"params": list(effects.parameters()), "lr": 3 * recipe.lr, "weight_decay": 0.0})
+            loss = _level_loss if batch.by_task is None else _contrast_loss
         fit(
-            model, recipe, repeat, lambda _: loss(model, effects["classes"], batch, recipe.batch), groups=groups,
-            beside={"effects": effects}, state=state, what=f"{kind} predictor", progress=progress,
+            model, replace(recipe, steps=steps or recipe.steps), repeat,
+            lambda _: loss(model, effects["classes"], batch, recipe.batch),
+            groups=groups, beside={"effects": effects}, state=state, what=f"{kind} predictor", progress=progress,
         )  # fmt: skip
     return model.requires_grad_(False)
 
 
-def get_recipe(kind: str, space: str) -> Recipe:
+def get_recipe(kind: str, space: Space = DEFAULT) -> Recipe:
     """How the predictor of `kind` is trained on a space; `NagkitError` for an unknown kind."""
     if kind not in KINDS:
         raise unknown("predictor", kind, KINDS)
-    return recipes("predictor", space)[kind]
+    return recipes("predictor", get_space(space).name)[kind]
 
 
 class _Batches:
-    """The triplets as tensors, and random batches of them."""
+    """The triplets as tensors, and random batches of them, drawn on the CPU: one stream on every device."""
 
-    def __init__(self, triplets: Triplets, space: str, rows: np.ndarray | None, code: str, seed: int, device: torch.device):
-        self.device = device
+    def __init__(
+        self, triplets: Triplets, space: SearchSpace, rows: np.ndarray | None, code: str, seed: int, device: torch.device
+    ):
         rows = np.arange(len(triplets.archs)) if rows is None else rows
-        self.archs = get_space(space).encode(triplets.archs[rows])
+        self.space, self.device, self.archs = space, device, space.encode(triplets.archs[rows])
         accuracy = torch.as_tensor(triplets.accuracy, dtype=torch.float32)
         self.target = ((accuracy - accuracy.mean()) / accuracy.std())[rows]
         self.classes = torch.from_numpy(triplets.classes[triplets.task[rows]])  # (N, 20)
         _, counts = np.unique(triplets.task[rows], return_counts=True)
         order = torch.from_numpy(np.argsort(triplets.task[rows], kind="stable"))
-        self.by_task = order.view(len(counts), -1) if (counts == counts[0]).all() else None  # (tasks, triplets of each)
+        alike = (counts == counts[0]).all() and counts[0] > 1
+        self.by_task = order.view(len(counts), -1) if alike else None  # (tasks, triplets of each)
         self.n_classes = 1 + int(triplets.classes.max())
         described = triplets.classes
         if code == "shuffled":
@@ -130,29 +133,26 @@ class _Batches:
             used = torch.from_numpy(np.unique(triplets.classes)) - self.first
             self.features = self.features[used].mean(dim=0, keepdim=True).expand_as(self.features)
 
-    def draw(self, size: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    def draw(self, size: int) -> tuple[Tensor, ...]:
         """Codes `(size, nodes, ops)`, class features `(size, 20, d)`, class ids `(size, 20)` and targets `(size,)`."""
-        rows = torch.randint(len(self.archs), (size,))
-        return self._at(rows)
+        return self._at(torch.randint(len(self.archs), (size,)))
 
-    def draw_tasks(self, n: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    def draw_tasks(self, n: int) -> tuple[Tensor, ...]:
         """The same of all triplets of `n` different tasks (or all there are), each of which has as many, task by task."""
-        tasks = torch.randperm(len(self.by_task))[:n]
-        return self._at(self.by_task[tasks].flatten())
+        return self._at(self.by_task[torch.randperm(len(self.by_task))[:n]].flatten())
 
-    def _at(self, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    def _at(self, rows: Tensor) -> tuple[Tensor, ...]:
         found = self.archs[rows], self.features[self.described[rows] - self.first], self.classes[rows], self.target[rows]
-        return tuple(part.to(self.device) for part in found)  # drawn on the CPU: one stream on every device
+        return tuple(part.to(self.device) for part in found)
 
 
-def _build(kind: str, space: str, n_features: int, graph: str = "closure", adjacency: str = "true") -> nn.Module:
+def _build(kind: str, space: SearchSpace, n_features: int, graph: str = "closure") -> nn.Module:
     if kind == "ranking":
-        return (LayerSum if space == "mbv3" else CellPropagation)(n_features)
-    home = get_space(space) if space == "mbv3" else nb201.Space(adjacency)
-    return DirectedGCN(home.adjacency, home.n_ops, n_features, graph=graph)
+        return get_ranker(space, n_features)
+    return DirectedGCN(space.adjacency, space.n_ops, n_features, graph=graph)
 
 
-def _noise_aware_loss(model: DirectedGCN, effects: torch.Tensor, batch: _Batches, size: int) -> torch.Tensor:
+def _noise_aware_loss(model: DirectedGCN, effects: Tensor, batch: _Batches, size: int) -> Tensor:
     """Mean squared error at a noise level drawn as in score matching (paper, equation 10).
 
     Each triplet appears at two noise levels: the data set code is the dear part.
@@ -164,26 +164,32 @@ def _noise_aware_loss(model: DirectedGCN, effects: torch.Tensor, batch: _Batches
     return (model(noisy, sigma, code) - target).square().mean()
 
 
-def _cell_ranking_loss(model: CellPropagation, effects: torch.Tensor, batch: _Batches, size: int) -> torch.Tensor:
-    """`_ranking_loss`, and a weak pull towards a rule that needs no data.
+def _level_loss(model: nn.Module, effects: Tensor, batch: _Batches, size: int) -> Tensor:
+    """Squared error of score + task difficulty, which is the mean effect of the task's classes, under a ridge penalty.
 
-    The triplets hold hardly any bad cell, so on cells drawn uniformly from the space the score is also pulled, up to a
-    constant, towards `_prior`, with a tenth of the weight of an accuracy.
+    Where the space has a rule that needs no data, there is a weak pull towards it: the triplets hold hardly any bad cell, so on
+    architectures drawn uniformly the score is also pulled, up to a constant, towards `_rule`, with a tenth of the weight of an
+    accuracy.
     """
-    cells, features, classes, target = batch.draw(size)
-    codes, expected = _prior()
-    drawn = torch.randint(len(codes), (len(cells),))
-    code = model.sets(features)
-    score, anywhere = model.members(torch.cat([cells, codes[drawn].to(cells)]), code.repeat(2, 1)).split(size, dim=1)
-    gap = anywhere - expected[drawn].to(cells)
-    pull = (gap - gap.mean(dim=1, keepdim=True)).square().mean(dim=1)
-    return _fit(score, effects, batch, classes, target, extra=_PULL * pull)
+    x, features, classes, target = batch.draw(size)
+    code, pull = model.sets(features), 0.0
+    if hasattr(batch.space, "common_sense"):
+        codes, expected = _rule(batch.space)
+        drawn = torch.randint(len(codes), (size,))
+        score, anywhere = model.members(torch.cat([x, codes[drawn].to(x)]), code.repeat(2, 1)).split(size, dim=1)
+        gap = anywhere - expected[drawn].to(x)
+        pull = _PULL * (gap - gap.mean(dim=1, keepdim=True)).square().mean(dim=1)
+    else:
+        score = model.members(x, code)
+    difficulty = effects[classes, 0].mean(dim=1) * classes.shape[1] ** 0.5
+    ridge = 1e-3 * size / len(batch.archs) * effects.square().sum()
+    return ((score + difficulty - target).square().mean(dim=1) + pull).sum() + len(score) * ridge
 
 
-def _ranking_loss(model: LayerSum, effects: torch.Tensor, batch: _Batches, size: int) -> torch.Tensor:
-    """Squared error within tasks: of score and accuracy, both less their mean over the networks of a task.
+def _contrast_loss(model: nn.Module, effects: Tensor, batch: _Batches, size: int) -> Tensor:
+    """Squared error within `size` tasks: of score and accuracy, both less their mean over the networks of a task.
 
-    Tasks differ in difficulty by far more than the networks of one, and every task of MBv3 has the same number of networks.
+    For tasks with equally many networks, which differ in difficulty by far more than the networks of one.
     """
     each = batch.by_task.shape[1]
     archs, features, _, target = batch.draw_tasks(size)
@@ -193,44 +199,43 @@ def _ranking_loss(model: LayerSum, effects: torch.Tensor, batch: _Batches, size:
     return gap.square().mean(dim=(1, 2)).sum()
 
 
-def _fit(score: torch.Tensor, effects: torch.Tensor, batch: _Batches, classes, target, extra: float | torch.Tensor = 0.0):
-    """Squared error of score + task difficulty, which is the mean effect of the task's classes, under a ridge penalty."""
-    difficulty = effects[classes, 0].mean(dim=1) * classes.shape[1] ** 0.5
-    ridge = 1e-3 * score.shape[1] / len(batch.archs) * effects.square().sum()
-    return ((score + difficulty - target).square().mean(dim=1) + extra).sum() + len(score) * ridge
-
-
 @cache
-def _prior() -> tuple[torch.Tensor, torch.Tensor]:
-    """Codes of all cells and their hand rule, standardised; disconnected cells stand below every other."""
-    cells = nb201.Space().all()
-    rule = nb201.hand_rule(cells)
-    rule[~nb201.live_edges(cells).any(axis=1)] = rule.min() - 0.3  # one more pooling edge than the worst
-    return nb201.Space().encode(cells), torch.from_numpy((rule - rule.mean()) / rule.std()).float()
+def _rule(space: SearchSpace) -> tuple[Tensor, Tensor]:
+    """Codes of all architectures and their rule, standardised."""
+    archs = space.all()
+    rule = space.common_sense(archs)
+    return space.encode(archs), torch.from_numpy((rule - rule.mean()) / rule.std()).float()
 
 
 def build(
-    kind: str, triplets: Triplets, *, space: str = "nb201", rows: np.ndarray | None = None, seed: int = 0, progress: bool = True
+    kind: str,
+    triplets: Triplets,
+    *,
+    space: Space = DEFAULT,
+    rows: np.ndarray | None = None,
+    seed: int = 0,
+    device: str | None = "cpu",
+    progress: bool = True,
 ) -> Path:
     """Train the committed predictor of `kind` and training seed `seed` on `rows`, resuming an interrupted run; its path."""
     path = checkpoint(kind, space, seed)
     run = fingerprint([kind, seed, get_recipe(kind, space), images.sha256(images.CODES)])[:16]
     state = paths.cache() / "training" / f"{path.stem}-{run}.safetensors"
-    model = train(kind, triplets, space=space, rows=rows, seed=seed, state=state, progress=progress)
-    save(model, triplets, path, space=space, rows=rows, seed=seed)
+    model = train(kind, triplets, space=space, rows=rows, seed=seed, state=state, device=device, progress=progress)
+    save(model.cpu(), triplets, path, space=space, rows=rows, seed=seed)
     state.unlink(missing_ok=True)
     return path
 
 
-def checkpoint(kind: str, space: str = "nb201", seed: int = 0) -> Path:
+def checkpoint(kind: str, space: Space = DEFAULT, seed: int = 0) -> Path:
     """Path of the committed predictor of `kind` from training seed `seed`; `NagkitError` for an unknown kind."""
     get_recipe(kind, space)
-    return paths.DATA / "checkpoints" / f"{kind}_{space}_{seed}.safetensors"
+    return paths.DATA / "checkpoints" / f"{kind}_{get_space(space).name}_{seed}.safetensors"
 
 
 @torch.inference_mode()
 def save(
-    model: nn.Module, triplets: Triplets, path: Path, *, space: str = "nb201", rows: np.ndarray | None = None, seed: int
+    model: nn.Module, triplets: Triplets, path: Path, *, space: Space = DEFAULT, rows: np.ndarray | None = None, seed: int
 ) -> None:
     """Write a trained predictor and the mean code of the tasks of `rows` (default: all), atomically."""
     features, first = task.task_classes(space)
@@ -239,22 +244,25 @@ def save(
     arrays = {f"model.{key}": value.numpy() for key, value in model.state_dict().items()}
     arrays["mean_code"] = torch.cat(codes).mean(dim=0, keepdim=True).numpy()
     kind = "noise-aware" if isinstance(model, DirectedGCN) else "ranking"
-    metadata = {"model": f"{kind} predictor", "space": space, "seed": seed, "codes": images.sha256(images.CODES)}
-    io.write_arrays(path, arrays, metadata)
+    metadata = {"model": f"{kind} predictor", "space": get_space(space).name, "seed": seed}
+    io.write_arrays(path, arrays, metadata | {"codes": images.sha256(images.CODES)})
 
 
-def load(kind: str, dataset: str, *, space: str = "nb201", seed: int = 0, path: Path | None = None) -> task.TaskPredictor:
+def load(
+    kind: str, dataset: str, *, space: Space = DEFAULT, seed: int = 0, path: Path | None = None
+) -> task.TaskPredictor:
     """The committed predictor of `kind` and training seed `seed`, bound to `dataset`.
 
     A ranking predictor is standardised over the space; a noise-aware one keeps the paper's unit. `dataset`
     "none" takes the mean code of the training tasks. Raises `NagkitError` when the file is absent, another kind of
     checkpoint, or was trained on other data set codes than the committed ones.
     """
+    space = get_space(space)
     path = path or checkpoint(kind, space, seed)
     arrays, metadata = io.read_arrays(path)
-    remedy = f"`nagkit train predictor {kind} --space {space}` makes one"
-    if metadata.get("model") != f"{kind} predictor" or metadata.get("space") != space:
-        raise NagkitError(f"{path.name} is no checkpoint of a {kind} predictor of {space}; {remedy}")
+    remedy = f"`nagkit train predictor {kind} --space {space.name}` makes one"
+    if metadata.get("model") != f"{kind} predictor" or metadata.get("space") != space.name:
+        raise NagkitError(f"{path.name} is no checkpoint of a {kind} predictor of {space.name}; {remedy}")
     if metadata["codes"] != images.sha256(images.CODES):
         raise NagkitError(f"{path.name} was trained on other data set codes than {images.CODES.name}; {remedy}")
     model = _build(kind, space, arrays["model.sets.embed.weight"].shape[1])
@@ -262,12 +270,13 @@ def load(kind: str, dataset: str, *, space: str = "nb201", seed: int = 0, path: 
     return bind(model.eval().requires_grad_(False), dataset, space=space, mean_code=torch.from_numpy(arrays["mean_code"]))
 
 
-def bind(model: nn.Module, dataset: str, *, space: str = "nb201", mean_code: torch.Tensor | None = None) -> task.TaskPredictor:
+def bind(
+    model: nn.Module, dataset: str, *, space: Space = DEFAULT, mean_code: Tensor | None = None
+) -> task.TaskPredictor:
     """`model` for `dataset`: its code averaged over random draws of one image a class, or `mean_code` for "none"."""
-    if dataset == task.NO_CODE:
-        code = mean_code
-    else:
+    code = mean_code
+    if dataset != task.NO_CODE:
         with torch.inference_mode():
-            code = model.sets(task.class_features(dataset)).mean(dim=0, keepdim=True)
-    standardise = not isinstance(model, DirectedGCN)
-    return task.TaskPredictor(model, code.clone(), get_space(space), standardise=standardise)
+            weights = next(model.sets.parameters())
+            code = model.sets(task.class_features(dataset).to(weights.device)).mean(dim=0, keepdim=True)
+    return task.TaskPredictor(model, code.clone(), get_space(space), standardise=not isinstance(model, DirectedGCN))

@@ -63,6 +63,10 @@ class Space(CellSpace):
         "hand-rule": lambda archs, rng: ranked(archs, hand_rule(archs), rng=rng),
     }
 
+    def common_sense(self, archs: np.ndarray) -> np.ndarray:
+        """What ranking predictors are drawn towards: the hand rule, with cells that pass nothing below every other, `(B,)`."""
+        return np.where(live_edges(archs).any(axis=1), hand_rule(archs), -2.1)
+
     def to_string(self, archs: np.ndarray) -> list[str]:
         archs = np.asarray(archs)
         if not self.is_valid(archs).all():

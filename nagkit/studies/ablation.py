@@ -200,7 +200,7 @@ def train_and_score(
     steps, the preset's strength.
     """
     model = train.train(
-        kind, upstream.triplets(), code=code, graph=graph, adjacency=adjacency, seed=seed, steps=steps, progress=False
+        kind, upstream.triplets(), space=nb201.Space(adjacency), code=code, graph=graph, seed=seed, steps=steps, progress=False
     )
     found = {}
     for dataset in TARGETS:

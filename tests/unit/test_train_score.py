@@ -121,7 +121,7 @@ def test_training_lowers_the_loss_and_tells_so_in_curve_and_card(tmp_path):
     assert curve["loss"].iloc[-1] < 0.95 * curve["loss"].iloc[0]
     assert list(curve["step"]) == list(range(10, 121, 10))
     assert (tmp_path / "a.csv").read_text().splitlines()[0] == "step,minutes,loss,valid"
-    assert card["rebuild"] == "nagkit train score --space nb201 --preset ours --share 1 --seed 0 --steps 120"
+    assert card["rebuild"] == "nagkit train score --space nb201 --recipe ours --share 1 --training-seed 0 --steps 120"
     assert card["sampler"]["network_calls"] <= 50
     assert len(card["draws"]) == 3
 
