@@ -1,6 +1,7 @@
 """What is measured of a run: functions `(run) → number`, or several numbers by name, for `Exhibit.metric`."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from itertools import pairwise
 
 import numpy as np
@@ -51,6 +52,27 @@ def shares(edges: Mapping[str, Sequence[float]]) -> Callable[[Run], dict[str, fl
 def head(counts: Sequence[int]) -> Callable[[Run], dict[str, float]]:
     """A measure: mean value of as many architectures at the head of the list as each of `counts` says, as far as it goes."""
     return lambda run: {str(count): float(run.values[:count].mean()) for count in counts if count <= len(run.values)}
+
+
+def ranked_between(space: str, first: float, last: float, benchmark: object, *, split: str = "test") -> Callable[[Run], float]:
+    """A measure: percent of the valid draws whose rank in the whole (listed) space is in (first, last]; 0 is before the best.
+
+    Ranks end at 1; equal values share their mean rank. nan when no draw is valid.
+    """
+
+    @cache
+    def ranks(column: str) -> tuple[np.ndarray, np.ndarray]:
+        """The different values of all architectures, rising, and the rank of each."""
+        found, counts = np.unique(benchmark.query(get_space(space).all(), column, split=split), return_counts=True)
+        better = counts.sum() - counts.cumsum()
+        return found, (better + (counts + 1) / 2) / counts.sum()
+
+    def measure(run: Run) -> float:
+        values, rank = ranks(run.column)
+        at = rank[np.searchsorted(values, run.values)]
+        return 100 * float(((at > first) & (at <= last)).mean()) if len(at) else np.nan
+
+    return measure
 
 
 def beyond(space: str, ranking: str, benchmark: object, *, split: str = "test") -> Callable[[Run], float]:

@@ -14,7 +14,6 @@ from nagkit.studies import (
     ablation,
     ablation_mbv3,
     calibration,
-    diversity,
     exact_guidance,
     hardware,
     robustness,
@@ -31,7 +30,6 @@ GOLDEN = Path(__file__).parent
 STUDIES = {
     "table1": (table1.table1, table1.verdict),
     "table2": (table2.table2, table2.verdict),
-    "figure2": (diversity.figure2, diversity.figure2_verdict),
     "ablation_dataset": (ablation.ablation_dataset, ablation.ablation_verdict),
     "ablation_mbv3": (ablation_mbv3.ablation_mbv3, ablation_mbv3.verdict),
     "exact_guidance": (exact_guidance.exact_guidance, exact_guidance.verdict),
@@ -46,7 +44,6 @@ STUDIES = {
     "hardware": (hardware.hardware, hardware.verdict),
     "predictor_input": (strength.predictor_input, strength.predictor_input_verdict),
     "guidance_strength": (strength.guidance_strength, strength.guidance_strength_verdict),
-    "figure5": (diversity.figure5, diversity.figure5_verdict),
     "table4": (table4.table4, table4.verdict),
     "figure_samplers": (samplers.figure_samplers, samplers.verdict),
 }

@@ -6,7 +6,7 @@ import pytest
 from nagkit.errors import NagkitError
 from nagkit.report.statistics import Interval
 from nagkit.spaces import nb201
-from nagkit.studies import ablation, diversity, pools
+from nagkit.studies import ablation, pools
 
 SPACE = nb201.Space()
 ACCURACY = np.linspace(10, 94, SPACE.size)
@@ -40,12 +40,6 @@ def test_sampling_seeds_are_averaged_within_a_training_seed():
     assert pools.by_group(groups, pools.average, ACCURACY).tolist() == [52.0, 10.0]
 
 
-def test_shares_of_all_ranges_add_up_to_everything():
-    for edges in diversity.BINS:
-        shares = [diversity.share(low, high)(ACCURACY) for low, high in zip(edges, edges[1:], strict=False)]
-        assert sum(shares) == pytest.approx(100)
-
-
 @pytest.mark.parametrize(
     ("gap", "word"),
     [
@@ -58,15 +52,6 @@ def test_shares_of_all_ranges_add_up_to_everything():
 )
 def test_a_difference_is_put_into_the_word_that_its_interval_allows(gap, word):
     assert pools.sign(gap) == word
-
-
-def test_a_guided_pool_is_what_the_command_line_draws():
-    from nagkit import generate
-
-    job = {"dataset": "cifar10", "training_seed": 0, "seed": 3, "prior": "exact", "rule": "x0", "scale": 30.0, "n": 20}
-    drawn = generate("nb201", 20, seed=3, guide="cifar10", prior="exact", rule="x0", scale=30.0)
-    made = pools.guided_pool(**job)["archs"]
-    assert (made == drawn.archs).all()
 
 
 def test_correlations_of_the_truth_with_itself_are_one():
@@ -97,7 +82,6 @@ def test_training_jobs_score_every_cell_and_validate_on_rows_that_were_held_out(
     assert len(held["predicted"]) == 400 and set(held["accuracy"]) == set(triplets.accuracy[triplets.order[:400]])
 
 
-@pytest.mark.parametrize("study", [diversity.figure2, ablation.ablation_dataset])
-def test_an_unknown_profile_is_refused(study):
+def test_an_unknown_profile_is_refused():
     with pytest.raises(NagkitError, match="'fast'"):
-        study("fast")
+        ablation.ablation_dataset("fast")
