@@ -43,6 +43,11 @@ class ImageNet:
     def __init__(self, oracle: str, resolution: int, predict: Callable[[np.ndarray], np.ndarray]):
         self.oracle, self.resolution, self._predict = oracle, resolution, predict
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """What the numbers are computed from."""
+        return data(self.oracle)
+
     def splits(self, dataset: str) -> tuple[str, ...]:
         if dataset not in self.datasets:
             raise unknown("data set of mbv3", dataset, self.datasets)

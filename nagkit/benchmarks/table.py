@@ -3,11 +3,12 @@
 from collections import defaultdict
 from functools import cache
 from importlib import import_module
+from pathlib import Path
 
 import numpy as np
 
 from nagkit import paths
-from nagkit.benchmarks import surrogate
+from nagkit.benchmarks import embedded, surrogate
 from nagkit.data.io import open_arrays
 from nagkit.data.upstream import convert, table_path
 from nagkit.errors import NagkitError, unknown
@@ -32,6 +33,11 @@ class Benchmark:
         for name in sorted(names):
             dataset, split, metric = name.split("/")
             self._tree[dataset][split].append(metric)
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """What the figures are read from."""
+        return (table_path() if self.oracle == "table" else embedded.weights_of(self.space),)
 
     @property
     def datasets(self) -> tuple[str, ...]:

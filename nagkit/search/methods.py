@@ -1,6 +1,7 @@
 """Every search method by name, and one run of one: the same budget, initial design and seed streams for all."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -82,6 +83,8 @@ class Oracle(NamedTuple):
     source: str
     """Oracle of the numbers, as in the results contract."""
     description: str
+    files: tuple[Path, ...]
+    """What the numbers are read or computed from."""
 
 
 ORACLES = {name: (space, how) for space in SPACES for name, how in get_space(space).oracles.items()}
@@ -103,7 +106,7 @@ def open_oracle(name: str) -> Oracle:
 
     report = None if asked == reported else column(reported)
     optimum = bench.optimum(dataset, split=reported) if is_listed(get_space(space)) else np.nan
-    return Oracle(space, column(asked), report, optimum, bench.oracle, bench.describe())
+    return Oracle(space, column(asked), report, optimum, bench.oracle, bench.describe(), bench.files)
 
 
 def build(

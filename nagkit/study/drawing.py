@@ -129,7 +129,8 @@ def printed(frame: pd.DataFrame, paper: Mapping[str, str] | None, metrics: Names
     """The paper's numbers under the names of our rows, for the metrics and columns that it has."""
     there = frame[frame["metric"].isin(listed(metrics))]
     there = there if columns is None else there[there["column"].astype(str).isin(listed(columns))]
-    named = [chosen(there, None, theirs, None, "paper").assign(row=ours) for ours, theirs in (paper or {}).items()]
+    pairs = (paper or {}).items() if there["origin"].eq("paper").any() else ()
+    named = [chosen(there, None, theirs, None, "paper").assign(row=ours) for ours, theirs in pairs]
     return pd.concat(named or [frame[:0]])
 
 

@@ -16,7 +16,10 @@ TRAINED = (
     "DiffusionNAG as published, 256 draws", "DiffusionNAG ours, trained prior",
 )  # fmt: skip
 PRINTED = {"MetaD2A-style": "MetaD2A", "TNAS-style": "TNAS", "DiffusionNAG as published, 256 draws": "DiffusionNAG"}
-OURS = "DiffusionNAG + BO"
+METHODS = (
+    "random-search", "gcn", "evolution", "local-search", "bonas", "dngo", "bohamiann", "bananas", "gp", "ridge", "guided-copy",
+)  # fmt: skip
+PAPERS = "diffusionnag-bo"
 SMALLEST = 0.02
 """A regret below this, none included, is drawn here: the axis is logarithmic."""
 GROUPS = {row: "ours" for row in POOLS if row.startswith("ours")}
@@ -59,24 +62,24 @@ def search(frame: pd.DataFrame) -> Figure:
 
     The paper's differences are those of the accuracies that it prints, of one oracle.
     """
-    oracles = {"methods, predictor difference": "Once-for-All predictor", "methods, measured difference": "measured networks"}
-    part = drawing.chosen(frame, oracles, columns="100").sort_values("value", ascending=False)
-    part = part.assign(metric=part["metric"].map(oracles))
-    rows = part.loc[part["metric"] == "Once-for-All predictor", "row"]
-    paper = drawing.chosen(frame, "accuracy", columns="100", of="paper").set_index("row")
-    known = paper.assign(value=paper.loc[OURS, "value"] - paper["value"], metric="Once-for-All predictor", lo=np.nan, hi=np.nan)
-    known = known.drop(index=OURS).reset_index().assign(row=lambda gaps: OURS + " minus " + gaps["row"])
+    metrics = ["difference of ofa incumbent", "difference of measured-surrogate incumbent"]
+    rows = [f"guided minus {method}" for method in METHODS]
+    part = drawing.chosen(frame, metrics, rows, "100").sort_values("value", ascending=False)
+    rows = part.loc[part["metric"] == metrics[0], "row"]
+    paper = drawing.chosen(frame, "ofa incumbent", columns="100", of="paper").set_index("row")
+    known = paper.assign(value=paper.loc[PAPERS, "value"] - paper["value"], metric=metrics[0], lo=np.nan, hi=np.nan)
+    known = known.drop(index=PAPERS).reset_index().assign(row=lambda gaps: "guided minus " + gaps["row"])
     printed = {row: row for row in known["row"] if row in set(rows)}
     words = "accuracy of DiffusionNAG + BO\nminus that of the other method (points)"
     part = pd.concat([part, known])
-    return figures.points(part, oracles.values(), rows=rows, zero=0, paper=printed, width=WIDTH, xlabel=words)
+    return figures.points(part, metrics, rows=rows, zero=0, paper=printed, width=WIDTH, xlabel=words)
 
 
 FIGURES: dict[str, tuple[str, str, Callable[[pd.DataFrame], Figure]]] = {
     "pools": ("table3", "mean|distinct", pools),
     "trained": ("table2", "trained until the optimum|trained architectures", trained),
     "regret": ("table2", "cifar100? regret", regret),
-    "search": ("figure3", "methods, .* difference", search),
+    "search": ("figure3", "difference of .* incumbent", search),
 }
 """Name of a figure: the results it is drawn from, a pattern of the metrics it shows, and the function that draws it."""
 

@@ -33,7 +33,6 @@ STUDIES = {
     "ablation_dataset": (ablation.ablation_dataset, ablation.ablation_verdict),
     "ablation_mbv3": (ablation_mbv3.ablation_mbv3, ablation_mbv3.verdict),
     "exact_guidance": (exact_guidance.exact_guidance, exact_guidance.verdict),
-    "figure3": (searches.figure3, searches.verdict),
     "figure4": (searches.figure4, searches.verdict),
     "figure6": (searches.figure6, searches.verdict),
     "ofa_calibration": (calibration.ofa_calibration, calibration.verdict),
