@@ -153,40 +153,72 @@ def _column_arch(pool: str) -> "pd.Series":
     return frame["arch"]
 
 
+_METHOD = click.option("--method", default="diffusionnag", show_default=True, help="Search method; a wrong name lists them.")
+_ACQUISITION = click.option("--acquisition", help="ei, pi, ucb or its (model-based methods; default: the method's own).")
+_PROPOSER = click.option("--proposer", help="Where candidates come from (model-based methods; default: the method's own).")
+
+
 @cli.command(epilog=EXAMPLE + "nagkit bo --space mbv3 --method diffusionnag --acquisition ei --seed 0 --out run.csv")
-@click.option("--space", default="mbv3", show_default=True)
-@click.option("--method", default="diffusionnag", show_default=True, help="Search method; a wrong name lists them.")
-@click.option("--acquisition", help="ei, pi, ucb or its (model-based methods; default: the method's own).")
-@click.option("--proposer", help="Where candidates come from (model-based methods; default: the method's own).")
-@click.option("--oracle", help="What is asked; a wrong name lists them. Default: ofa for mbv3, cifar100 for nb201.")
-@click.option("--budget", type=int, default=100, show_default=True, help="Evaluations, the initial design included.")
+@options.space("mbv3")
+@_METHOD
+@_ACQUISITION
+@_PROPOSER
+@click.option("--oracle", help="What is asked; a wrong name lists them. Default: the first of the space.")
+@click.option("--objective", metavar="MODULE:FUNCTION|FILE", help="Ask a function of yours, or a table arch,value, instead.")
+@options.count("--budget", 100, "Evaluations, the initial design included.")
 @options.seed()
 @options.out()
-def bo(space, method, acquisition, proposer, oracle, budget, seed, out) -> None:
+def bo(space, method, acquisition, proposer, oracle, objective, budget, seed, out) -> None:
     """Search a space with a budget of evaluations: one CSV row each, `evaluation,arch,value,incumbent,oracle`.
 
-    Oracles that are asked on validation data add `reported`, the test accuracy of the incumbent.
+    Oracles that are asked on validation data add `reported`, the test accuracy of the incumbent. A function of yours takes
+    architectures, int8 (B, slots), and returns values, the larger the better; one that is not finite is a failed evaluation.
     """
-    import numpy as np
+    from nagkit.search import methods, own
+    from nagkit.spaces.base import get_space
 
+    home, report, source = get_space(space), None, objective
+    how = {"method": method, "budget": budget, "seed": seed, "acquisition": acquisition, "proposer": proposer}
+    if objective is not None:
+        if oracle is not None:
+            raise NagkitError(f"--oracle {oracle} and --objective {objective} are two things to ask; leave one out")
+        history = methods.search(own.load(objective, home), home, progress=sys.stderr.isatty(), **how)
+    else:
+        oracle = oracle or methods.DEFAULT_ORACLE[space]
+        if methods.open_oracle(oracle).space != space:
+            fitting = ", ".join(name for name, (owner, *_) in methods.ORACLES.items() if owner == space)
+            raise NagkitError(f"oracle {oracle} does not know the space {space}; choose one of: {fitting}")
+        history, asked = methods.run(oracle, progress=sys.stderr.isatty(), **how)
+        report, source = asked.report, asked.source
+        click.echo(asked.description, err=True)
+    best = history.incumbents()
+    rows = {"evaluation": range(1, budget + 1), "arch": home.to_string(history.archs), "value": history.values.round(4)}
+    rows |= {"incumbent": history.values[best].round(4)}
+    if report is not None:
+        rows["reported"] = report(history.archs)[best].round(4)
+    emit(rows | {"oracle": source}, out)
+
+
+@cli.command(epilog=EXAMPLE + "nagkit suggest measured.csv --n 5")
+@click.argument("measured", type=click.Path(dir_okay=False, path_type=Path))
+@options.space()
+@_METHOD
+@_ACQUISITION
+@_PROPOSER
+@options.count("--n", 5, "Architectures to propose.")
+@options.seed()
+@options.out()
+def suggest(measured, space, n, out, **how) -> None:
+    """Which architectures to measure next, given a CSV `arch,value` of those measured so far (value empty: it failed).
+
+    For evaluations that take days: append what was measured to the file and ask again.
+    """
+    from nagkit.objectives import read_pairs
     from nagkit.search import methods
     from nagkit.spaces.base import get_space
 
-    home = get_space(space)
-    oracle = oracle or methods.DEFAULT_ORACLE[space]
-    if methods.open_oracle(oracle).space != space:
-        fitting = ", ".join(name for name, (owner, *_) in methods.ORACLES.items() if owner == space)
-        raise NagkitError(f"oracle {oracle} does not know the space {space}; choose one of: {fitting}")
-    history, asked = methods.run(
-        oracle, method, seed, budget=budget, acquisition=acquisition, proposer=proposer, progress=sys.stderr.isatty()
-    )
-    best = np.fmax.accumulate(history.values)
-    rows = {"evaluation": np.arange(1, budget + 1), "arch": home.to_string(history.archs), "value": history.values.round(4)}
-    rows |= {"incumbent": best.round(4)}
-    if asked.report is not None:
-        rows["reported"] = asked.report(history.archs)[history.incumbents()].round(4)
-    click.echo(asked.description, err=True)
-    emit(rows | {"oracle": asked.source}, out)
+    archs, values = read_pairs(measured, space, failures=True)
+    emit({"arch": get_space(space).to_string(methods.suggest(archs, values, n, space, **how))}, out)
 
 
 @cli.command(epilog=EXAMPLE + "nagkit info")

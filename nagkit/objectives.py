@@ -85,11 +85,12 @@ def _column(spec: str, bench: Benchmark) -> tuple[str, str, str]:
     return "cifar10", "test", metric
 
 
-def read_pairs(path: Path, space: str | SearchSpace = DEFAULT) -> tuple[np.ndarray, np.ndarray]:
+def read_pairs(path: Path, space: str | SearchSpace = DEFAULT, *, failures: bool = False) -> tuple[np.ndarray, np.ndarray]:
     """Architectures int8 `(n, n_slots)` and values float64 `(n,)` of a CSV `arch,value`; equal rows count once.
 
     Raises `NagkitError` for a file that is no such CSV, an unknown architecture, a value that is not a finite number, one with
-    two values, too few and values that are all equal; rows are numbered from 1 below the header.
+    two values, too few and values that are all equal; rows are numbered from 1 below the header. With `failures` an empty value
+    is a failed evaluation, NaN, and any number of rows will do.
     """
     try:
         frame = pd.read_csv(path, dtype=str, keep_default_na=False)
@@ -100,19 +101,21 @@ def read_pairs(path: Path, space: str | SearchSpace = DEFAULT) -> tuple[np.ndarr
     if not {"arch", "value"} <= set(frame):
         raise NagkitError(f"{path} needs the columns arch and value, found {', '.join(frame)}")
     values = pd.to_numeric(frame["value"], errors="coerce").to_numpy(float)
-    if not np.isfinite(values).all():
-        row = int(np.argmin(np.isfinite(values)))
+    known = np.isfinite(values) | (failures & frame["value"].str.lower().isin(("", "nan")).to_numpy())
+    if not known.all():
+        row = int(np.argmin(known))
         raise NagkitError(f"{path}, row {row + 1}: value {frame['value'][row]!r} is not a finite number; leave the row out")
     try:
         archs = get_space(space).from_string(list(frame["arch"]))
         _, first, which = np.unique(keys(archs), return_index=True, return_inverse=True)
-        other = np.flatnonzero(values != values[first[which]])
+        other = np.flatnonzero((values != values[first[which]]) & ~(np.isnan(values) & np.isnan(values[first[which]])))
         if len(other):
-            row, known = other[0], first[which][other[0]]
-            two = f"{values[known]:g} and {values[row]:g}"
-            raise NagkitError(f"rows {known + 1} and {row + 1} give one architecture two values, {two}; keep one")
+            row, before = other[0], first[which][other[0]]
+            two = f"{values[before]:g} and {values[row]:g}"
+            raise NagkitError(f"rows {before + 1} and {row + 1} give one architecture two values, {two}; keep one")
         kept = np.sort(first)
-        objective.check(archs[kept], values[kept])
+        if not failures:
+            objective.check(archs[kept], values[kept])
     except NagkitError as error:
         raise NagkitError(f"{path}: {error}") from None
     return archs[kept], values[kept]

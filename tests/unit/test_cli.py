@@ -4,6 +4,7 @@ import io
 import subprocess
 import sys
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -193,3 +194,50 @@ def test_options_of_an_objective_without_one_are_refused(nagkit):
         status, out, err = nagkit("sample", "--n", 5, *arguments)
         assert (status, out) == (2, "") and "--objective" in err
     assert "--ranked needs a prediction" in nagkit("sample", "--n", 5, "--ranked")[2]
+
+
+@pytest.fixture
+def measured(tmp_path):
+    """Values of all cells: how many 3×3 convolutions, and no value where an edge pools."""
+    cells = SPACE.all()
+    values = (cells == nb201.CONV3).sum(axis=1).astype(float)
+    values[(cells == nb201.POOL).any(axis=1)] = np.nan
+    path = tmp_path / "measured.csv"
+    pd.DataFrame({"arch": SPACE.to_string(cells), "value": values}).to_csv(path, index=False)
+    return path
+
+
+def test_a_table_of_ones_own_is_searched_and_its_gaps_are_failed_evaluations(nagkit, measured):
+    status, out, _ = nagkit("bo", "--space", "nb201", "--method", "evolution", "--objective", measured, "--budget", 80)
+    run = pd.read_csv(io.StringIO(out))
+    assert status == 0 and list(run) == ["evaluation", "arch", "value", "incumbent", "oracle"] and len(run) == 80
+    assert run["value"].isna().any() and run["incumbent"].iloc[-1] == run["value"].max() >= 4
+
+
+def test_a_function_of_ones_own_is_searched(nagkit, tmp_path, monkeypatch):
+    (tmp_path / "my_task.py").write_text("def skips(archs):\n    return (archs == 1).sum(axis=1)\nlevel = 3\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend("")
+    arguments = ("bo", "--space", "nb201", "--method", "local-search", "--budget", 60, "--objective")
+    run = pd.read_csv(io.StringIO(nagkit(*arguments, "my_task:skips")[1]))
+    assert run["incumbent"].iloc[-1] >= 5 and set(run["oracle"]) == {"my_task:skips"}
+    for spec, told in {
+        "my_task:level": "is int, not a function",
+        "my_task:skip": "cannot be imported",
+        "my_task": "neither a .csv file nor module:function",
+        "no_task:skips": "No module named 'no_task'",
+    }.items():
+        status, out, err = nagkit(*arguments, spec)
+        assert (status, out) == (2, "") and told in err and err.count("\n") == 1
+
+
+def test_the_next_cells_to_measure_are_new_ones_and_a_part_of_a_space_is_not_searched(nagkit, measured):
+    known = pd.read_csv(measured).sample(40, random_state=0)
+    known.to_csv(measured, index=False)
+    status, out, _ = nagkit("suggest", measured, "--method", "ridge", "--n", 6)
+    proposed = pd.read_csv(io.StringIO(out))["arch"]
+    assert status == 0 and len(set(proposed)) == 6 and not set(proposed) & set(known["arch"])
+    status, _, err = nagkit("bo", "--space", "nb201", "--objective", measured)
+    assert status == 2 and "lists 40 of the 15,625 architectures of nb201; `nagkit suggest" in err
+    status, _, err = nagkit("bo", "--space", "nb201", "--objective", measured, "--oracle", "cifar10")
+    assert status == 2 and "leave one out" in err
