@@ -18,9 +18,6 @@ from nagkit.spaces.base import DEFAULT, SearchSpace, get_space, is_listed, keys
 PAIRS = 100
 """Random architectures that are looked up when the objective is a column of the benchmark."""
 
-DEVELOPMENT = "gaussian_noise_sev2"
-"""The objective on which the strength is chosen; it is never reported."""
-
 PENALTY = 10.0
 """Deviations of the accuracy score that one deviation of the cost beyond a limit is worth."""
 

@@ -88,7 +88,7 @@ class Space:
 
     def features(self, p: torch.Tensor) -> torch.Tensor:
         """Presence of slots 3 and 4, and kernel and expansion of every layer beyond the smallest: linear in `p`."""
-        return p.double().flatten(1) @ _layer_properties()
+        return p.double().flatten(1) @ _layer_properties().to(p.device)
 
     def depth_weights(self, law: str) -> dict[int, int]:
         """How likely a stage has 2, 3 or 4 layers under `law`, not normalised; operations are equally likely given that."""

@@ -11,6 +11,7 @@ from nagkit.diffusion.sde import geometric_sigmas
 from nagkit.diffusion.tilted import tilted_law
 from nagkit.errors import NagkitError
 from nagkit.rng import numpy_stream, torch_stream
+from nagkit.search import encoding
 from nagkit.spaces import nb201
 from nagkit.spaces.base import get_space
 
@@ -172,3 +173,14 @@ def test_a_law_without_a_list_is_refused():
     with pytest.raises(NagkitError, match="all 15,625 architectures are ruled out"):
         first = np.where(np.arange(SPACE.size) < 3, 0.0, -np.inf)
         tilted_law(SPACE, first).tilted(np.where(np.arange(SPACE.size) < 3, -np.inf, 0.0))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
+@pytest.mark.parametrize("space", [SPACE, get_space("mbv3")], ids=lambda space: space.name)
+def test_closed_forms_and_features_follow_the_device_of_their_input(space):
+    laws = [exact_prior(space)] + ([tilted_law(space, VALUES, 2.0)] if space is SPACE else [])
+    x = space.encode(space.random(20, numpy_stream(0, "test/cuda"))) + 0.5
+    for law in laws:
+        torch.testing.assert_close(law(x.cuda(), 0.7).cpu(), law(x, 0.7))
+    torch.testing.assert_close(encoding.features(space, x.cuda()).cpu(), encoding.features(space, x))
+    np.testing.assert_array_equal(space.decode(x.cuda())[0], space.decode(x)[0])
