@@ -14,13 +14,13 @@ from nagkit import paths
 from nagkit.benchmarks import ofa, supernet, supernet_train
 from nagkit.benchmarks.embedded import evaluate
 from nagkit.benchmarks.inherited import Inherited
-from nagkit.cluster import map_jobs
 from nagkit.data import io
 from nagkit.errors import NagkitError, unknown
 from nagkit.predictors.process import Process
 from nagkit.rng import numpy_stream
 from nagkit.spaces import mbv3
 from nagkit.spaces.base import SearchSpace, checked
+from nagkit.study.jobs import Task, run
 
 ORACLE, SURROGATE = "supernet", "supernet-surrogate"
 DATASETS = (supernet_train.META, *supernet_train.ADAPTED)
@@ -35,7 +35,7 @@ class Measured:
 
     "tiny_imagenet" are the 160 classes that the supernet learned, with test images that it never saw; for the other data
     sets it was trained on for a few minutes ("tiny_imagenet-held": the 40 other classes, a development set). `n_workers` and
-    `scheduler`: see `nagkit.cluster.map_jobs`.
+    `scheduler`: see `nagkit.study.jobs.run`.
     """
 
     space, oracle, datasets = "mbv3", ORACLE, DATASETS
@@ -65,13 +65,11 @@ class Measured:
             raise unknown(f"metric of {dataset}/{split}", metric, self.metrics(dataset, split=split))
         distinct, place = np.unique(checked(SPACE, archs), axis=0, return_inverse=True)  # sorted: neighbours share layers
         names = SPACE.to_string(distinct)
-        jobs = [
-            {"dataset": dataset, "archs": names[start : start + _CHUNK], "draw": draw, "n_images": n_images}
-            for start in range(0, len(names), _CHUNK)
-        ]
-        supernet.load(supernet.adapted(dataset))
-        found = map_jobs(measure, jobs, data=[supernet.adapted(dataset)], **self._how)
-        return np.concatenate([np.empty(0), *(part["accuracy"] for part in found)])[place.ravel()]
+        chunks = [names[start : start + _CHUNK] for start in range(0, len(names), _CHUNK)]
+        how, file = {"dataset": dataset, "draw": draw, "n_images": n_images}, supernet.adapted(dataset)
+        supernet.load(file)
+        found = run([Task(measure, how | {"archs": chunk}, (file,)) for chunk in chunks], label="measuring", **self._how)
+        return np.concatenate([np.empty(0), *(part.arrays["accuracy"] for part in found)])[place.ravel()]
 
     def fidelity(self, dataset: str, *, split: str, metric: str = "accuracy") -> None:
         """None: these are measurements."""
@@ -128,7 +126,7 @@ def open_supernet(oracle: str, dataset: str | None = None) -> Measured:
 
 
 def measure(dataset: str, archs: list[str], draw: int, n_images: int) -> dict[str, np.ndarray]:
-    """Accuracies of networks; a job of `nagkit.cluster.map_jobs`."""
+    """Accuracies of networks; a job."""
     network, _ = supernet.load(supernet.adapted(dataset))
     return {"accuracy": _images(dataset, draw, n_images).accuracy(network, SPACE.from_string(archs), progress=False)}
 

@@ -11,13 +11,13 @@ from torch import nn
 from nagkit import paths
 from nagkit.benchmarks import supernet, supernet_train
 from nagkit.benchmarks.inherited import Inherited
-from nagkit.cluster import map_jobs
 from nagkit.data import images as data
 from nagkit.data import io, upstream
 from nagkit.errors import NagkitError
 from nagkit.predictors.task import task_images
 from nagkit.rng import numpy_stream
 from nagkit.spaces import mbv3
+from nagkit.study.jobs import Task, run
 
 SPACE = mbv3.Space()
 FILE = paths.DATA / "measured" / "mbv3_meta.safetensors"
@@ -58,13 +58,13 @@ def tasks() -> tuple[np.ndarray, np.ndarray]:
 def build(*, n_workers: int = 1, scheduler: str | None = None, progress: bool = True) -> Triplets:
     """Measure every task's networks with the committed supernet and write `FILE`; an interrupted run goes on."""
     supernet.load(supernet.CHECKPOINT)
-    jobs = [{"tasks": list(range(start, min(start + _CHUNK, N_TASKS)))} for start in range(0, N_TASKS, _CHUNK)]
-    how = {"n_workers": n_workers, "scheduler": scheduler, "progress": progress}
-    found = map_jobs(measure, jobs, data=[supernet.CHECKPOINT], **how)
+    chunks = [list(range(start, min(start + _CHUNK, N_TASKS))) for start in range(0, N_TASKS, _CHUNK)]
+    jobs = [Task(measure, {"tasks": chunk}, (supernet.CHECKPOINT,)) for chunk in chunks]
+    found = run(jobs, n_workers=n_workers, scheduler=scheduler, progress=progress, label="measuring")
     classes, archs = tasks()
     arrays = {
         "archs": archs.reshape(-1, 20),
-        "accuracy": np.concatenate([part["accuracy"] for part in found]).astype(np.float32),
+        "accuracy": np.concatenate([part.arrays["accuracy"] for part in found]).astype(np.float32),
         "classes": data.meta_classes()[0][classes].astype(np.int16),
     }
     metadata = {"what": "random networks on random tasks", "unit": "percent of 500 test images", "rebuild": "nagkit fit meta"}
@@ -94,7 +94,7 @@ def triplets(space: str) -> tuple[Triplets | upstream.Triplets, np.ndarray | Non
 
 
 def measure(tasks: list[int]) -> dict[str, np.ndarray]:
-    """Accuracies of the networks of some tasks, one after the other; a job of `nagkit.cluster.map_jobs`.
+    """Accuracies of the networks of some tasks, one after the other; a job.
 
     A task is told apart by the outputs of its own classes alone; the batch statistics come from its own training images.
     """

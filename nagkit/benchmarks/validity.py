@@ -10,12 +10,12 @@ from nagkit import paths
 from nagkit.benchmarks import supernet, supernet_train
 from nagkit.benchmarks.inherited import Inherited
 from nagkit.benchmarks.measured import N_IMAGES, Measured
-from nagkit.cluster import map_jobs
 from nagkit.data import images as data
 from nagkit.data import io
 from nagkit.predictors.fit import Recipe, recipes
 from nagkit.rng import numpy_stream
 from nagkit.spaces import mbv3
+from nagkit.study.jobs import Task, run
 
 SPACE = mbv3.Space()
 FILE = paths.DATA / "measured" / "supernet_validity.csv"
@@ -54,11 +54,11 @@ def build(path: Path = FILE, *, n_workers: int = 1, scheduler: str | None = None
                                   "accuracy": np.round(values, 3)}))  # fmt: skip
 
     archs = groups()
-    jobs = [{"arch": name, "epochs": EPOCHS, "seed": 0} for name in SPACE.to_string(archs["validity"])]
-    add("validity", "alone", 0, _ALL, np.concatenate([found["accuracy"] for found in map_jobs(alone, jobs, **how)]))
-    jobs = [{"arch": job["arch"], "seed": 0} for job in jobs]
-    made = map_jobs(fine_tuned, jobs, data=[supernet.CHECKPOINT], **how)
-    add("validity", "fine-tuned", 0, _ALL, np.concatenate([found["accuracy"] for found in made]))
+    jobs = [{"arch": name, "seed": 0} for name in SPACE.to_string(archs["validity"])]
+    kinds = {"alone": [Task(alone, job | {"epochs": EPOCHS}) for job in jobs]}
+    kinds["fine-tuned"] = [Task(fine_tuned, job, (supernet.CHECKPOINT,)) for job in jobs]
+    for kind, tasks in kinds.items():
+        add("validity", kind, 0, _ALL, np.concatenate([found.arrays["accuracy"] for found in run(tasks, label=kind, **how)]))
     draws = dict.fromkeys(archs, 1) | {"validity": N_DRAWS, "fresh": 2}
     for group, n_draws in draws.items():
         for draw in range(n_draws):
@@ -79,7 +79,7 @@ def table(path: Path = FILE) -> pd.DataFrame:
 def alone(arch: str, epochs: int, seed: int) -> dict[str, np.ndarray]:
     """Percent of all test images of the meta-training classes that `arch`, trained alone for `epochs`, names rightly, `(1,)`.
 
-    A job of `nagkit.cluster.map_jobs`; an interrupted one goes on after its last whole epoch.
+    A job; an interrupted one goes on after its last whole epoch.
     """
     return _train(arch, seed, replace(recipes("images")["supernet"], epochs=epochs))
 

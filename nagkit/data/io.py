@@ -1,5 +1,6 @@
 """Files that are either whole or absent, and arrays in safetensors."""
 
+import hashlib
 import json
 import os
 import time
@@ -52,6 +53,16 @@ def write_bytes(path: Path, content: bytes) -> Path:
 def write_text(path: Path, text: str) -> Path:
     """`write_bytes` for text (UTF-8)."""
     return write_bytes(path, text.encode())
+
+
+def sha256(path: Path) -> str:
+    """Digest of a file's contents, in hexadecimal."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def write_card(path: Path, card: Mapping[str, object]) -> None:
+    """Write what is said of a file to the JSON file beside it, atomically."""
+    write_text(Path(path).with_suffix(".json"), json.dumps(card, indent=2, ensure_ascii=False) + "\n")
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, object] | None = None) -> Path:

@@ -6,7 +6,6 @@ Recipes (data/training.yaml): "ours", `ScoreNetwork` by the cross-entropy of the
 keeps its state in the cache folder (`nagkit.predictors.fit`) until its checkpoint is written.
 """
 
-import hashlib
 import json
 import math
 from dataclasses import replace
@@ -118,10 +117,10 @@ def train_score(
     average, curve = _run(space, recipe, chosen, state, run, seed, get_device(device), progress)
     io.write_arrays(out, {key: value.numpy() for key, value in average.state_dict().items()}, identity)
     io.write_text(out.with_suffix(".csv"), curve.to_csv(index=False))
-    card = _card(space, recipe, average, chosen, identity, curve) | {"sha256": _sha256(out)}
+    card = _card(space, recipe, average, chosen, identity, curve) | {"sha256": io.sha256(out)}
     command = f"nagkit train score --space {space.name} --recipe {network} --share {share:g} --training-seed {seed}"
     card["rebuild"] = command + ("" if steps is None else f" --steps {steps}")
-    io.write_text(out.with_suffix(".json"), json.dumps(card, indent=2) + "\n")
+    io.write_card(out, card)
     state.unlink(missing_ok=True)
     return curve
 
@@ -147,7 +146,7 @@ def load_score(
     if found.get("model") not in _NETWORKS:
         raise NagkitError(f"{path} is not the checkpoint of a score network; {remedy}")
     card = path.with_suffix(".json")
-    if card.is_file() and json.loads(card.read_text()).get("sha256") != _sha256(path):
+    if card.is_file() and json.loads(card.read_text()).get("sha256") != io.sha256(path):
         raise NagkitError(f"{path} is not the file its card {card.name} describes (SHA-256 differs); restore or retrain both")
     for key, value in _belongs(space).items():
         if found.get(key) != value:
@@ -247,7 +246,3 @@ def _kind(model: str, settings: dict) -> str:
 
 def _build(space: SearchSpace, network: str, settings: dict) -> nn.Module:
     return _NETWORKS[network](space.n_nodes, space.n_ops, space.adjacency, **settings)
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

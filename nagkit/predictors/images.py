@@ -4,8 +4,6 @@ The published method describes a data set by ResNet-18 features of some of its i
 public code); ImageNet weights are not ours to ship, so a residual network of 1.3 million weights stands in for them.
 """
 
-import hashlib
-import json
 from pathlib import Path
 
 import numpy as np
@@ -217,11 +215,11 @@ def build_encoder(path: Path = CHECKPOINT, *, run: Path | None = None, seed: int
         "training_images": "Tiny ImageNet (Stanford CS231n) at 32×32, 200 classes × 100 images; the images are not shipped",
         "seed": seed,
         "parameters": sum(p.numel() for p in encoder.parameters()),
-        "sha256": sha256(path),
+        "sha256": io.sha256(path),
         "tiny_imagenet_test": {f"top{k}_percent": round(top_k(encoder, *test, k), 2) for k in (1, 5)} | {"n": len(test[1])},
         "cifar_linear_probe": probes,
     }
-    io.write_text(path.with_suffix(".json"), json.dumps(card, indent=2, ensure_ascii=False) + "\n")
+    io.write_card(path, card)
     return card
 
 
@@ -254,17 +252,17 @@ def build_codes(path: Path = CODES, *, encoder_path: Path = CHECKPOINT, class_li
     y = np.concatenate([np.arange(120), ids[y[first]] - 1])
     _summarise(tensors, "imagenet16-120", features(x, encoder), y, 0, numpy_stream(seed, "unused"))
     arrays = {key: value.astype(np.float16 if value.dtype.kind == "f" else np.int32) for key, value in tensors.items()}
-    io.write_arrays(path, arrays, {"format": CODES_FORMAT, "encoder": sha256(encoder_path), "seed": seed})
+    io.write_arrays(path, arrays, {"format": CODES_FORMAT, "encoder": io.sha256(encoder_path), "seed": seed})
     card = {
         "what": "image features of the project's own encoder for every data set used; no images",
         "rebuild": "nagkit.predictors.images.build_codes()",
-        "encoder_sha256": sha256(encoder_path),
-        "sha256": sha256(path),
+        "encoder_sha256": io.sha256(encoder_path),
+        "sha256": io.sha256(path),
         "seed": seed,
         "keys": " ".join(codes.__doc__.split("Keys:")[1].split("Raises")[0].split()),
         "shapes": {key: list(value.shape) for key, value in arrays.items()},
     }
-    io.write_text(path.with_suffix(".json"), json.dumps(card, indent=2, ensure_ascii=False) + "\n")
+    io.write_card(path, card)
     return card
 
 
@@ -281,7 +279,7 @@ def codes(path: Path = CODES, *, encoder_path: Path = CHECKPOINT) -> dict[str, n
     arrays, metadata = io.read_arrays(path)
     if metadata.get("format") != CODES_FORMAT:
         raise NagkitError(f"{path.name} holds {metadata.get('format', 'an unknown format')!r}, expected {CODES_FORMAT!r}")
-    if metadata["encoder"] != sha256(encoder_path):
+    if metadata["encoder"] != io.sha256(encoder_path):
         raise NagkitError(f"{path.name} was computed with another encoder than {encoder_path.name}; run `nagkit fit codes`")
     return {key: value.astype(np.float32) if value.dtype == np.float16 else value for key, value in arrays.items()}
 
@@ -296,7 +294,3 @@ def _summarise(tensors: dict, name: str, x: np.ndarray, y: np.ndarray, n_samples
     if n_samples:
         rows = [rng.permutation(np.flatnonzero(y == label))[:n_samples] for label in range(int(y.max()) + 1)]
         tensors[f"{name}/samples"] = x[np.stack(rows)]
-
-
-def sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

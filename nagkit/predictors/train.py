@@ -219,7 +219,7 @@ def build(
 ) -> Path:
     """Train the committed predictor of `kind` and training seed `seed` on `rows`, resuming an interrupted run; its path."""
     path = checkpoint(kind, space, seed)
-    run = fingerprint([kind, seed, get_recipe(kind, space), images.sha256(images.CODES)])[:16]
+    run = fingerprint([kind, seed, get_recipe(kind, space), io.sha256(images.CODES)])[:16]
     state = paths.cache() / "training" / f"{path.stem}-{run}.safetensors"
     model = train(kind, triplets, space=space, rows=rows, seed=seed, state=state, device=device, progress=progress)
     save(model.cpu(), triplets, path, space=space, rows=rows, seed=seed)
@@ -245,7 +245,7 @@ def save(
     arrays["mean_code"] = torch.cat(codes).mean(dim=0, keepdim=True).numpy()
     kind = "noise-aware" if isinstance(model, DirectedGCN) else "ranking"
     metadata = {"model": f"{kind} predictor", "space": get_space(space).name, "seed": seed}
-    io.write_arrays(path, arrays, metadata | {"codes": images.sha256(images.CODES)})
+    io.write_arrays(path, arrays, metadata | {"codes": io.sha256(images.CODES)})
 
 
 def load(
@@ -263,7 +263,7 @@ def load(
     remedy = f"`nagkit train predictor {kind} --space {space.name}` makes one"
     if metadata.get("model") != f"{kind} predictor" or metadata.get("space") != space.name:
         raise NagkitError(f"{path.name} is no checkpoint of a {kind} predictor of {space.name}; {remedy}")
-    if metadata["codes"] != images.sha256(images.CODES):
+    if metadata["codes"] != io.sha256(images.CODES):
         raise NagkitError(f"{path.name} was trained on other data set codes than {images.CODES.name}; {remedy}")
     model = _build(kind, space, arrays["model.sets.embed.weight"].shape[1])
     model.load_state_dict({k.removeprefix("model."): torch.from_numpy(v) for k, v in arrays.items() if k.startswith("model.")})

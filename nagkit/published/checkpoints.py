@@ -86,7 +86,7 @@ def save(model: nn.Module, path: Path, kind: str, seed: int, full: Mapping) -> P
     """Write a trained network with its settings, matrices in half precision, atomically."""
     arrays = {name: (p.half() if p.ndim > 1 else p).detach().cpu().numpy() for name, p in model.named_parameters()}
     metadata = {"format": FORMAT.format(kind=kind), "seed": seed, "settings": dict(full)}
-    return io.write_arrays(path, arrays, metadata | {"codes": images.sha256(images.CODES)})
+    return io.write_arrays(path, arrays, metadata | {"codes": io.sha256(images.CODES)})
 
 
 def load(kind: str, seed: int, *, path: Path | None = None, **changed) -> nn.Module:
@@ -106,7 +106,7 @@ def load(kind: str, seed: int, *, path: Path | None = None, **changed) -> nn.Mod
         found = metadata["settings"].get(name, DEFAULTS[kind][name])  # trained before the switch existed: as published
         if found != value:
             raise NagkitError(f"{path.name} was trained with {name} {found!r}, asked for was {value!r}")
-    if kind != "score" and metadata["codes"] != images.sha256(images.CODES):
+    if kind != "score" and metadata["codes"] != io.sha256(images.CODES):
         raise NagkitError(f"{path.name} was trained on other image features than {images.CODES.name}; train it anew")
     features = arrays["intra_setpool.enc.0.mab.fc_q.weight"].shape[1] if kind != "score" else 0
     if kind == "guide":

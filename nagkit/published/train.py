@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from nagkit import paths
-from nagkit.data import resume, upstream
+from nagkit.data import io, resume, upstream
 from nagkit.errors import unknown
 from nagkit.predictors import images
 from nagkit.published import data, graphs, losses
@@ -192,5 +192,5 @@ def _own(seed: int, kind: str) -> torch.Generator:
 def _state(kind: str, seed: int, full: Mapping) -> Path:
     """Where a run keeps its state: runs that differ in nothing but their number of steps share it."""
     what = {name: value for name, value in full.items() if name not in ("steps", "epochs")}
-    digest = hashlib.sha256(json.dumps([kind, seed, what, images.sha256(images.CODES)], sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps([kind, seed, what, io.sha256(images.CODES)], sort_keys=True).encode())
     return paths.cache() / "training" / f"published-{kind}_{seed}-{digest.hexdigest()[:16]}.safetensors"

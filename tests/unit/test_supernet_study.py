@@ -8,6 +8,7 @@ from nagkit.benchmarks import supernet, validity
 from nagkit.rng import numpy_stream
 from nagkit.spaces import mbv3
 from nagkit.studies import supernet as study
+from nagkit.study.jobs import Done
 
 
 @pytest.fixture
@@ -26,11 +27,12 @@ def run(tmp_path, monkeypatch):
                 return inherited(_cost(archs)) + blur + shift * draw
 
         monkeypatch.setattr(validity, "Measured", Bench)
-        monkeypatch.setattr(
-            validity,
-            "map_jobs",
-            lambda _, jobs, **__: [{"accuracy": alone(_cost(mbv3.Space().from_string([job["arch"]])))} for job in jobs],
-        )
+
+        def done(tasks, **_):
+            archs = [mbv3.Space().from_string([task.arguments["arch"]]) for task in tasks]
+            return [Done({"accuracy": alone(_cost(arch))}, {}) for arch in archs]
+
+        monkeypatch.setattr(validity, "run", done)
         for name, owner in (("FILE", validity), ("CHECKPOINT", supernet), ("CURVE", study)):
             monkeypatch.setattr(owner, name, tmp_path / f"{name}.csv")
         monkeypatch.setattr(validity.table, "__defaults__", (validity.FILE,))
