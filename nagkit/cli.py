@@ -1,6 +1,8 @@
 """The `nagkit` command line. Results go to stdout (CSV; an aligned table to a terminal), everything else to stderr."""
 
 import sys
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -270,31 +272,19 @@ def bench() -> None:
     """Timings, as ratios within one run."""
 
 
-@bench.command("sampling", epilog=EXAMPLE + "nagkit bench sampling")
-@options.out()
-def bench_sampling(out) -> None:
-    """Time sampling against the paper's network and sampler, and whole commands against importing torch and pandas."""
+def _bench(what: Sequence[str], out: Path | None) -> None:
     from nagkit import bench
 
-    emit([*bench.sampling_rows(), *bench.command_rows()], out)
+    emit([row for rows in what for row in getattr(bench, rows)()], out)
 
 
-@bench.command("measuring", epilog=EXAMPLE + "nagkit bench measuring")
-@options.out()
-def bench_measuring(out) -> None:
-    """Time the measurement of mbv3 networks with weights inherited from the supernet."""
-    from nagkit import bench
-
-    emit(bench.measuring_rows(), out)
-
-
-@bench.command("notebooks", epilog=EXAMPLE + "nagkit bench notebooks --out data/measured/quick_runs.csv")
-@options.out()
-def bench_notebooks(out) -> None:
-    """What the quick run of every notebook took on this machine: seconds and peak memory."""
-    from nagkit import bench
-
-    emit(bench.notebook_rows(), out)
+for _name, _rows, _about in (
+    ("sampling", ("sampling_rows", "command_rows"),
+     "Sampling against the paper's network and sampler, and whole commands against importing torch and pandas."),
+    ("measuring", ("measuring_rows",), "The measurement of mbv3 networks with weights inherited from the supernet."),
+    ("notebooks", ("notebook_rows",), "What the quick run of every notebook took on this machine: seconds and peak memory."),
+):  # fmt: skip
+    bench.command(_name, help=_about, epilog=f"{EXAMPLE}nagkit bench {_name}")(options.out()(partial(_bench, _rows)))
 
 
 @cli.group()

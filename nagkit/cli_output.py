@@ -34,9 +34,9 @@ def seed(name: str = "--seed", what: str = "") -> Callable:
     return count(name, 0, what, least=0)
 
 
-def device() -> Callable:
+def device(default: str | None = "cpu", what: str = "cpu, or cuda: a GPU.") -> Callable:
     """`--device`."""
-    return click.option("--device", default="cpu", show_default=True, help="cpu, or cuda: a GPU.")
+    return click.option("--device", default=default, show_default=default is not None, help=what)
 
 
 def workers(command: Callable) -> Callable:

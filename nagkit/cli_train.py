@@ -16,31 +16,26 @@ def fit() -> None:
     """Rebuild the committed models from the upstream tables."""
 
 
-# (name, function, what it makes, whether it needs images); functions that take workers get --n-workers and --scheduler
-_FITS = (
-    ("surrogate", "benchmarks.surrogate:fit", "The embedded surrogate benchmark and its data card."),
-    ("cost", "benchmarks.cost:fit", "Parameters and multiply-accumulates of MBv3 from measured networks."),
-    ("imagenet", "benchmarks.ofa_fit:fit",
+_FITS = (  # name, function, whether workers can share it, what it makes
+    ("surrogate", "benchmarks.surrogate:fit", False, "The embedded surrogate benchmark and its data card."),
+    ("cost", "benchmarks.cost:fit", False, "Parameters and multiply-accumulates of MBv3 from measured networks."),
+    ("imagenet", "benchmarks.ofa_fit:fit", False,
      "The embedded ImageNet surrogates of MBv3 (published predictor; measured networks) and their data cards."),
-    ("encoder", "predictors.images:build_encoder", "The image encoder, on Tiny ImageNet at 32×32; an interrupted run goes on."),
-    ("codes", "predictors.images:build_codes", "The image features of every data set used."),
-)  # fmt: skip
-_SHARED = (
-    ("search", "search.tune:choose",
+    ("search", "search.tune:choose", True,
      "The settings of the search methods in data/presets.yaml, on the development oracles; an interrupted run goes on."),
-    ("validity", "benchmarks.validity:build",
+    ("encoder", "predictors.images:build_encoder", False,
+     "The image encoder, on Tiny ImageNet at 32×32; an interrupted run goes on."),
+    ("codes", "predictors.images:build_codes", False, "The image features of every data set used."),
+    ("validity", "benchmarks.validity:build", True,
      "What the supernet's accuracies are worth: networks trained alone, and all its measurements (hours on a CPU)."),
-    ("meta", "benchmarks.meta:build",
+    ("meta", "benchmarks.meta:build", True,
      "Accuracies of random mbv3 networks on random tasks of 20 classes (most of an hour on a CPU)."),
 )  # fmt: skip
-_IMAGES = {"encoder", "codes", "validity", "meta", "measured"}
+_WITH_IMAGES = "NAGKIT_IMAGES=/path/to/images nagkit"
+_OF_IMAGES = ("encoder", "codes", "validity", "meta")
 
 
-def _example(name: str, rest: str = "") -> str:
-    return f"{EXAMPLE}{'NAGKIT_IMAGES=/path/to/images ' if name in _IMAGES else ''}nagkit fit {name}{rest}"
-
-
-def _build(target: str, **how) -> None:
+def _fit(target: str, **how) -> None:
     """Run "module:function" of the package and show the table that it returns, if it does."""
     module, function = target.split(":")
     made = getattr(import_module(f"nagkit.{module}"), function)(**how)
@@ -48,13 +43,13 @@ def _build(target: str, **how) -> None:
         emit(made)
 
 
-for _name, _target, _what in _FITS:
-    fit.command(_name, help=_what, epilog=_example(_name))(partial(_build, _target))
-for _name, _target, _what in _SHARED:
-    fit.command(_name, help=_what, epilog=_example(_name, " --n-workers 2"))(options.workers(partial(_build, _target)))
+for _name, _target, _shared, _what in _FITS:
+    _run = options.workers(partial(_fit, _target)) if _shared else partial(_fit, _target)
+    _usage = f"{_WITH_IMAGES if _name in _OF_IMAGES else 'nagkit'} fit {_name}{' --n-workers 2' if _shared else ''}"
+    fit.command(_name, help=_what, epilog=EXAMPLE + _usage)(_run)
 
 
-@fit.command("measured", epilog=_example("measured", " mnist --n-workers 2"))
+@fit.command("measured", epilog=f"{EXAMPLE}{_WITH_IMAGES} fit measured mnist --n-workers 2")
 @click.argument("dataset")
 @options.workers
 def fit_measured(dataset, **how) -> None:
@@ -64,7 +59,7 @@ def fit_measured(dataset, **how) -> None:
     click.echo(f"wrote {measured.build(dataset, **how)}", err=True)
 
 
-@fit.command("presets", epilog=_example("presets"))
+@fit.command("presets", epilog=EXAMPLE + "nagkit fit presets")
 @options.space()
 def fit_presets(space) -> None:
     """The guidance strengths in data/presets.yaml, on the development set of a space (mbv3: measured there; needs images)."""
@@ -85,6 +80,7 @@ def train() -> None:
 @click.option("--share", type=float, default=1.0, show_default=True, help="Share of the cells to train on (nb201).")
 @options.seed("--training-seed")
 @click.option("--steps", type=int, help="Steps of a trial run; needs --out.")
+@options.device()
 @options.out("Checkpoint file (default: the committed one).")
 def train_score(space, training_seed, **settings) -> None:
     """The score network of a search space; prints its curve."""
@@ -98,17 +94,19 @@ def train_score(space, training_seed, **settings) -> None:
 @click.argument("kind")
 @options.space()
 @options.seed("--training-seed")
-def train_predictor(kind, space, training_seed) -> None:
+@options.device()
+def train_predictor(kind, space, training_seed, device) -> None:
     """A predictor on meta-training triplets: the paper's (nb201), or ours (mbv3). KIND is ranking or noise-aware."""
     from nagkit.benchmarks import meta
     from nagkit.predictors import train as predictors
 
     predictors.checkpoint(kind, space, training_seed)
     triplets, rows = meta.triplets(space)
-    click.echo(f"wrote {predictors.build(kind, triplets, space=space, rows=rows, seed=training_seed)}", err=True)
+    made = predictors.build(kind, triplets, space=space, rows=rows, seed=training_seed, device=device)
+    click.echo(f"wrote {made}", err=True)
 
 
-@train.command("supernet", epilog=EXAMPLE + "NAGKIT_IMAGES=/path/to/images nagkit train supernet")
+@train.command("supernet", epilog=f"{EXAMPLE}{_WITH_IMAGES} train supernet")
 @click.option("--adapt", "dataset", metavar="DATASET", help="Train the committed one on for this data set instead (minutes).")
 @options.seed("--training-seed")
 @options.out("Default: where it is looked for.")
@@ -136,8 +134,8 @@ _CELL = "'|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|skip_connect~0|nor_c
 @options.seed("--training-seed")
 @click.option("--checkpoint", type=click.Path(dir_okay=False, path_type=Path),
               help="State of the run; default: in the cache, under a hash of the run.")  # fmt: skip
-@click.option("--device", help="cpu or cuda; default: cuda where there is one.")
-@click.option("--threads", type=click.IntRange(min=1), help="CPU threads; default: PyTorch's choice.")
+@options.device(None, "cpu or cuda; default: cuda where there is one.")
+@options.count("--threads", None, "CPU threads; default: PyTorch's choice.")
 @options.out()
 def train_arch(space, string, images, recipe, epochs, augment, training_seed, checkpoint, device, threads, out) -> None:
     """Train one architecture: CSV `epoch,lr,train_loss,test_accuracy`, one row an epoch.
