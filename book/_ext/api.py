@@ -67,6 +67,8 @@ def _link_to_source(app: Sphinx, doctree: nodes.document) -> None:
 
 def setup(app: Sphinx) -> dict:
     """Register everything (Sphinx calls this)."""
+    import papermill.engines  # noqa: F401  (it loads our engine; asked for the engine first, it would find it half made)
+
     app.setup_extension("sphinx.ext.autodoc")
     app.setup_extension("sphinx.ext.autosummary")
     app.add_directive("api", Api)

@@ -16,13 +16,14 @@ import yaml
 from docutils import nodes
 from sphinx.application import Sphinx
 
-from nagkit.report.plots import label
-from nagkit.report.sphinx import (
+from nagkit.study import claims
+from nagkit.study.book import (
     RECORDED,
     BookDirective,
     Cell,
     Line,
     code,
+    facts,
     note,
     provenance_box,
     read_provenance,
@@ -31,6 +32,7 @@ from nagkit.report.sphinx import (
     shown,
     table,
 )
+from nagkit.study.labels import label
 
 HEADING = "## Verdict"
 """What the output of the last but one cell of every notebook begins with."""
@@ -40,7 +42,7 @@ class ExhibitMap(BookDirective):
     """The entries of `book/exhibits.yaml` that examine no claim of the paper, their status read off the results files."""
 
     def run(self) -> list[nodes.Node]:
-        exhibits = yaml.safe_load(self.watch(self.book / "exhibits.yaml").read_text("utf-8"))
+        exhibits = claims.entries(self.watch(self.book / "exhibits.yaml"))
         rows, kinds = [], []
         for item in exhibits:
             if "claim" in item:
@@ -166,7 +168,7 @@ def commands(group: click.Group, prefix: str = "nagkit") -> Iterator[tuple[str, 
 
 
 class YourRun(BookDirective):
-    """This machine's quick numbers beside the recorded ones, for every exhibit that has been run."""
+    """One line an exhibit that was run here: how many recorded intervals hold this machine's numbers; they are folded below."""
 
     def run(self) -> list[nodes.Node]:
         folder = self.watch(self.book.parent / "results" / "quick")
@@ -177,41 +179,32 @@ class YourRun(BookDirective):
         made: list[nodes.Node] = []
         for path in tables:
             quick, (recorded, _) = read_results(self.watch(path)), self.recorded(path.stem)
-            made.append(nodes.rubric("", path.stem.replace("_", " ").capitalize()))
-            for metric in dict.fromkeys(quick[quick.origin == "ours"].metric):
-                unit = next((u for u in quick[quick.metric == metric].unit if u), "")
-                made.append(nodes.paragraph("", label(metric) + (f" ({unit})" if unit else ""), classes=["exhibit-caption"]))
-                made.append(scroll(compare(quick, recorded, metric)))
-            made += [provenance_box(read_provenance(self.watch(path.with_suffix(".provenance.json"))), path.stem)]
+            rows, said = compare(quick, recorded)
+            name = path.stem.replace("_", " ").capitalize()
+            made.append(nodes.raw("", f"<details><summary><strong>{name}</strong>: {said}</summary>", format="html"))
+            made.append(nodes.paragraph("", f"This machine: {facts(quick[quick.origin == 'ours'], 'quick')}."))
+            made.append(scroll(table(["", "this machine", "recorded", ""], rows, classes=["exhibit"])))
+            made.append(provenance_box(read_provenance(self.watch(path.with_suffix(".provenance.json"))), path.stem))
+            made.append(nodes.raw("", "</details>", format="html"))
         return made
 
 
-def compare(quick: pd.DataFrame, recorded: pd.DataFrame | None, metric: str) -> nodes.table:
-    """This machine's numbers of one metric beside the recorded ones, and whether the intervals overlap."""
-    keys = ["row", "column"]
-
-    def ours(table: pd.DataFrame) -> pd.DataFrame:
-        return table[(table.origin == "ours") & (table.metric == metric)].drop_duplicates(keys)
-
-    known = [] if recorded is None else [entry for _, entry in ours(recorded).iterrows()]
-    index = {tuple(entry[keys]): entry for entry in known}
+def compare(quick: pd.DataFrame, recorded: pd.DataFrame | None) -> tuple[list[Line], str]:
+    """This machine's numbers beside the recorded ones, and in words how many of these intervals hold them."""
+    keys = ["metric", "row", "column"]
+    known = pd.DataFrame(columns=quick.columns) if recorded is None else recorded
+    index = {tuple(entry[keys]): entry for _, entry in known[known.origin == "ours"].iterrows()}
     rows: list[Line] = []
-    for _, entry in ours(quick).iterrows():
+    for _, entry in quick[quick.origin == "ours"].iterrows():
         other = index.get(tuple(entry[keys]))
-        verdict = "–" if other is None else _overlap(entry, other)
-        names = [label(entry.row), label(entry.column)]
-        rows.append([*names, _with_n(entry), "–" if other is None else _with_n(other), verdict])
-    return table(["", "", "this machine", "recorded", "intervals"], rows, classes=["exhibit"])
-
-
-def _with_n(entry: pd.Series) -> list[nodes.Node]:
-    return shown(entry, f"n = {entry.n:.0f}" if pd.notna(entry.n) else "", entry.oracle)
-
-
-def _overlap(a: pd.Series, b: pd.Series) -> str:
-    if pd.isna([a.lo, a.hi, b.lo, b.hi]).any():
-        return "–"
-    return "overlap" if a.lo <= b.hi and b.lo <= a.hi else "apart"
+        where = "" if other is None or pd.isna([other.lo, other.hi, entry.value]).any() else "outside"
+        if where and other.lo <= entry.value <= other.hi:
+            where = "inside"
+        names = ", ".join(label(entry[key]) for key in keys if entry[key])
+        rows.append([names, shown(entry), "–" if other is None else shown(other), where])
+    inside, outside = (sum(row[-1] == where for row in rows) for where in ("inside", "outside"))
+    compared = f"{inside} of {inside + outside} recorded intervals hold this machine's number"
+    return rows, compared if inside + outside else "no recorded interval to compare with"
 
 
 def setup(app: Sphinx) -> dict:

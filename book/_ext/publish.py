@@ -14,7 +14,7 @@ from docutils import nodes
 from matplotlib.figure import Figure
 from sphinx.application import Sphinx
 
-from nagkit.report import sphinx as book
+from nagkit.study import book, judge
 
 CARD = "_static/card.png"
 COLOURS = {"ground": "#ffffff", "text": "#1f2328", "edge": "#2f81c7", "end": "#d9670f", "noise": "#7d8590"}
@@ -76,22 +76,32 @@ def _plain(text: str) -> str:
     return nodes.unescape(text.replace("<em>", "").replace("</em>", ""))
 
 
-def explain_figures(app: Sphinx, doctree: nodes.document) -> None:
-    """Give the figures of an executed notebook a text alternative, and a caption with n, profile and oracle."""
+def finish_notebook(app: Sphinx, doctree: nodes.document) -> None:
+    """Bring an executed notebook up to date with today's judge and code, and say of its figures what they rest on.
+
+    Its verdict box is judged anew, and its provenance box says when another version of the code computed the numbers. A figure
+    gets a caption with n, profile and oracle, and a text alternative unless the cell gave one.
+    """
     folder, _, name = app.env.docname.partition("/")
     if folder != "results":
         return
     path = Path(app.srcdir) / folder / name
-    record = book.read_provenance(path.with_suffix(".provenance.json")) or {}
-    ours = book.read_results(path.with_suffix(".csv")).query("origin == 'ours'")
-    known = book.facts(ours, record.get("profile", "unknown"))
+    record, results = book.read_provenance(path.with_suffix(".provenance.json")), book.read_results(path.with_suffix(".csv"))
+    for raw in list(doctree.findall(nodes.raw)):
+        if "<caption>Provenance</caption>" in raw.astext():
+            raw.replace_self(book.provenance_box(record, name))
+        elif 'class="verdict-box"' in raw.astext() and results is not None:
+            raw.replace_self(nodes.raw("", judge.box(name, results)._repr_html_(), format="html"))
+    if results is None:
+        return
+    known = book.facts(results.query("origin == 'ours'"), (record or {}).get("profile", "unknown"))
     title = next((title.astext() for title in doctree.findall(nodes.title)), name)
     for position, image in enumerate(list(doctree.findall(nodes.image)), start=1):
-        image["alt"] = f"Figure {position} of the executed notebook “{title}”; the exhibit's page describes it"
+        image["alt"] = image.get("alt") or f"Figure {position} of “{title}”; the text beside it says what it shows"
         output = image
         while output.get("nb_element") != "mime_bundle":
             output = output.parent
-        caption = nodes.paragraph("", f"Figure {position} of this notebook. Ours: {known}.", classes=["exhibit-caption"])
+        caption = nodes.paragraph("", f"Figure {position}. Ours: {known}.", classes=["exhibit-caption"])
         output.parent.insert(output.parent.index(output) + 1, caption)
 
 
@@ -117,7 +127,7 @@ def write_card(app: Sphinx, error: Exception | None) -> None:
 def setup(app: Sphinx) -> dict:
     """Register everything (Sphinx calls this)."""
     app.connect("config-inited", use_addresses)
-    app.connect("doctree-read", explain_figures)
+    app.connect("doctree-read", finish_notebook)
     app.connect("html-page-context", add_metadata)
     app.connect("html-page-context", drop_thebe, priority=900)
     app.connect("build-finished", write_card)

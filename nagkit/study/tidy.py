@@ -13,7 +13,7 @@ from nagkit.errors import NagkitError, unknown
 from nagkit.study.labels import label
 
 COLUMNS = ("exhibit", "row", "column", "metric", "value", "lo", "hi", "n", "unit", "origin", "oracle", "source")
-TOLERANCE = {"%": 0.4, "points": 0.4, "count": 2.0, "rank": 2.0, "": 0.03, "ρ": 0.03, "τ": 0.03}
+TOLERANCE = {"%": 0.4, "count": 2.0, "rank": 2.0, "": 0.03, "ρ": 0.03, "τ": 0.03}
 """How far a number of the quick profile may be from its golden one, by unit: what other processors' rounding explains."""
 
 
@@ -68,6 +68,14 @@ def read_csv(path: Path) -> pd.DataFrame:
     return to_frame(frame.astype({"value": float, "lo": float, "hi": float, "n": float}).to_numpy(object))
 
 
+def recorded(path: Path) -> pd.DataFrame:
+    """The rows of a results file, with today's numbers of the paper for its exhibit where `data/paper.yaml` has any."""
+    frame = read_csv(path)
+    if path.stem not in paper()["exhibits"]:
+        return frame
+    return pd.concat([frame[frame["origin"] != "paper"], paper_rows(path.stem)], ignore_index=True)
+
+
 def table(frame: pd.DataFrame, metrics: Sequence[str], rows: Sequence[str] | None = None) -> pd.DataFrame:
     """One line a row of the tidy `frame`, a column per (metric, column), in words; the paper's lines say that they are its."""
     chosen = frame[frame["metric"].isin(metrics) & (frame["row"].isin(rows) if rows is not None else True)]
@@ -85,14 +93,28 @@ def table(frame: pd.DataFrame, metrics: Sequence[str], rows: Sequence[str] | Non
     return wide.rename_axis(index=None)
 
 
+def number(value: float, unit: str) -> str:
+    """`value` with the decimals of its unit (percent 2, whole counts 0, ranks 1), else with three significant digits."""
+    if pd.isna(value):
+        return "–"
+    decimals = {"%": 2, "rank": 1, "count": 0 if value == np.round(value) else None}.get(unit)
+    if decimals is not None:
+        return f"{round(value, decimals) + 0.0:.{decimals}f}"  # no minus before a zero
+    return f"{value:.3g}" if not 1e3 <= abs(value) < 1e6 else f"{value:.0f}"
+
+
 def spelled(entry) -> str:
-    """One number inside a sentence: "93.81 % [93.29, 94.34]"; a difference with its sign, in points."""
-    difference = entry.metric.startswith("difference") or entry.unit == "points"
-    form = "+.2f" if difference else ".2f" if entry.unit == "%" else ".3g"
-    units = {"%": "points", "points": "points"} if difference else {"%": "%", "×": "×", "s": "s"}
-    lo, hi = f"{entry.lo:{form}}", f"{entry.hi:{form}}"
-    spread = "" if pd.isna(entry.lo) or lo == hi else f"[{lo}, {hi}]"
-    return " ".join(filter(None, ("–" if pd.isna(entry.value) else f"{entry.value:{form}}", units.get(entry.unit, ""), spread)))
+    """One number inside a sentence: "93.81 % [93.29, 94.34]", the paper's "57.71 % ± 0.20", a difference "+0.88 points"."""
+    gap = "difference" in entry.metric or " minus " in entry.row or entry.unit == "points"
+    unit = {"%": " points" if gap else " %", "points": " points", "×": "×", "s": " s", "GPU h": " GPU h", "GPU min": " GPU min"}
+    decimals = "%" if entry.unit == "points" else entry.unit
+    value, lo, hi = (number(one, decimals) for one in (entry.value, entry.lo, entry.hi))
+    value = "+" * bool(gap and entry.value > 0) + value + unit.get(entry.unit, "") * pd.notna(entry.value)
+    if entry.hi == np.inf:
+        return f">{value}"
+    if pd.isna(entry.lo) or pd.isna(entry.value) or (lo == hi and entry.origin == "ours"):
+        return value
+    return f"{value} [{lo}, {hi}]" if entry.origin == "ours" else f"{value} ± {number((entry.hi - entry.lo) / 2, decimals)}"
 
 
 def cell(entry) -> str:

@@ -32,7 +32,8 @@ def test_every_module_is_on_exactly_one_page(api):
 
 
 def test_the_base_of_a_sub_package_comes_first(api):
-    assert api.modules(ROOT, "nagkit.spaces") == ["nagkit.spaces.base", "nagkit.spaces.mbv3", "nagkit.spaces.nb201"]
+    base, *others = api.modules(ROOT, "nagkit.spaces")
+    assert base == "nagkit.spaces.base" and others == sorted(others) and "nagkit.spaces.nb201" in others
     assert api.modules(ROOT, "nagkit.no_such_thing") == []
 
 

@@ -1,6 +1,7 @@
 """The book's files agree with each other: contents, exhibits, results, source links and configuration."""
 
 import importlib.util
+import json
 import re
 import tomllib
 from pathlib import Path
@@ -9,7 +10,7 @@ from xml.etree import ElementTree
 import pytest
 import yaml
 
-from nagkit.report import exhibits
+from nagkit.study import tidy
 
 ROOT = Path(__file__).parents[2]
 BOOK = ROOT / "book"
@@ -37,21 +38,29 @@ def _entries(node: object, key: str) -> list[str]:
 TOC = yaml.safe_load((BOOK / "_toc.yml").read_text("utf-8"))
 
 
+NOTEBOOKS = sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
+WITH_PAGE = [name for name in NOTEBOOKS if (BOOK / "exhibits" / f"{name}.md").is_file()]
+"""Notebooks whose exhibit has a page beside the executed notebook; that of the others is the executed notebook itself."""
+
+
 def test_contents_list_every_page_once():
     listed = [TOC["root"], *_entries(TOC["parts"], "file")]
-    assert sorted(listed) == sorted(str(page.relative_to(BOOK).with_suffix("")) for page in PAGES)
+    own = [f"results/{name}" for name in NOTEBOOKS if name not in WITH_PAGE]
+    assert sorted(listed) == sorted([*own, *(str(page.relative_to(BOOK).with_suffix("")) for page in PAGES)])
 
 
-def test_every_pattern_in_the_contents_names_a_notebook():
+def test_every_pattern_in_the_contents_names_a_notebook_beside_its_page():
     for pattern in _entries(TOC["parts"], "glob"):
-        assert pattern.startswith("results/") and (BOOK / "exhibits" / f"{Path(pattern).name}.md").is_file()
+        assert pattern.startswith("results/") and Path(pattern).name in WITH_PAGE
 
 
 def test_every_notebook_has_a_page_that_shows_its_results():
-    for notebook in (ROOT / "notebooks").glob("*.ipynb"):
-        text = (BOOK / "exhibits" / f"{notebook.stem}.md").read_text("utf-8")
+    for name in WITH_PAGE:
+        text = (BOOK / "exhibits" / f"{name}.md").read_text("utf-8")
         for directive in ("exhibit", "exhibit-figures", "verdict", "provenance"):
-            assert f"```{{{directive}}} {notebook.stem}\n" in text
+            assert f"```{{{directive}}} {name}\n" in text
+    for name in set(NOTEBOOKS) - set(WITH_PAGE):
+        assert (BOOK / "results" / f"{name}.ipynb").is_file(), f"make paper-{name}"
 
 
 def test_a_page_that_examines_a_claim_begins_with_its_verdict():
@@ -63,17 +72,20 @@ def test_a_page_that_examines_a_claim_begins_with_its_verdict():
 
 def test_the_numbers_of_a_claim_are_the_papers():
     known = {float(number) for number in re.findall(r"\d+(?:\.\d+)?", (ROOT / "data" / "paper.yaml").read_text("utf-8"))}
-    for page in (BOOK / "exhibits").glob("*.md"):
-        claim = re.search(r"\*\*The claim\.\*\*.*?\n\n", page.read_text("utf-8"), re.DOTALL)
-        for number in re.findall(r"\d+\.\d+", claim[0] if claim else ""):
+    texts = {page.name: [page.read_text("utf-8")] for page in (BOOK / "exhibits").glob("*.md")}
+    for page in (ROOT / "notebooks").glob("*.ipynb"):
+        texts[page.name] = ["".join(cell["source"]) for cell in json.loads(page.read_text("utf-8"))["cells"]]
+    for name, text in ((name, text) for name, found in texts.items() for text in found):
+        claim = re.search(r"\*\*The (paper's )?claim\.\*\*.*?(\n\n|\Z)", text, re.DOTALL)
+        for number in re.findall(r"(?<!§)(?<!ection )\d+\.\d+", claim[0] if claim else ""):
             places = len(number.partition(".")[2])
-            assert any(abs(value - float(number)) <= 0.5001 * 10.0**-places for value in known), (page.name, number)
+            assert any(abs(value - float(number)) <= 0.5001 * 10.0**-places for value in known), (name, number)
 
 
 def test_every_result_in_the_map_has_a_page():
     for item in EXHIBITS:
         assert ("results" in item or item["status"] == "drawn") == ("page" in item)
-        assert "page" not in item or (BOOK / f"{item['page']}.md").is_file()
+        assert "page" not in item or any((BOOK / f"{item['page']}.{kind}").is_file() for kind in ("md", "ipynb"))
 
 
 def test_the_overview_is_well_formed_and_has_a_text_alternative():
@@ -83,7 +95,7 @@ def test_the_overview_is_well_formed_and_has_a_text_alternative():
 
 
 def test_the_map_lists_every_exhibit_of_the_paper():
-    named = {item["paper"] for item in EXHIBITS}
+    named = {item["exhibit"] for item in EXHIBITS}
     tables = {f"Table {i}" for i in (1, 2, 3, 4, 5, 10)} | {"Tables 6–9"}
     assert tables | {f"Figure {i}" for i in range(1, 8)} | {"Appendix D.6"} <= named
 
@@ -96,8 +108,8 @@ def test_every_source_link_of_a_page_leads_to_a_definition(page):
 
 
 def test_source_links_find_the_line_of_a_method():
-    module, line = _offline().locate(ROOT, "nagkit.spaces.nb201.Space.decode")
-    assert module == "nagkit/spaces/nb201"
+    module, line = _offline().locate(ROOT, "nagkit.spaces.cell.CellSpace.decode")
+    assert module == "nagkit/spaces/cell"
     assert "def decode(" in (ROOT / f"{module}.py").read_text("utf-8").splitlines()[line - 1]
 
 
@@ -134,10 +146,10 @@ def test_constraints_pin_every_declared_dependency():
 def test_every_number_of_the_paper_in_the_results_is_a_verified_one():
     """The only place that the paper's numbers come from names a source for each."""
     for path in sorted((BOOK / "results").glob("*.csv")):
-        printed = exhibits.read_csv(path)
+        printed = tidy.read_csv(path)
         printed = printed[printed["origin"] == "paper"].reset_index(drop=True)
         if len(printed):
-            known = exhibits.paper_rows(path.stem)
+            known = tidy.paper_rows(path.stem)
             assert (known["source"].str.len() > 10).all()
             keys = ["row", "column", "metric", "value", "source"]
             assert set(map(tuple, printed[keys].to_numpy())) <= set(map(tuple, known[keys].to_numpy())), path.name

@@ -9,7 +9,8 @@ import pytest
 from sphinx.application import Sphinx
 from sphinx.util.docutils import docutils_namespace
 
-from nagkit.report import sphinx as extension
+from nagkit.study import book as extension
+from nagkit.study.jobs import digest
 
 COLUMNS = "exhibit,row,column,metric,value,lo,hi,n,unit,origin,oracle,source"
 RECORDED = f"""{COLUMNS}
@@ -62,9 +63,9 @@ Title
    |nor_conv_3x3~0|+|none~0|skip_connect~1|+|none~0|none~1|avg_pool_3x3~2|
 """
 MAP = """
-- {paper: Table 1, shows: something, oracle: none, status: planned}
-- {paper: Table 2, shows: something, oracle: real table, page: index, results: demo}
-- {paper: Table 3, shows: something, oracle: real table, page: index, results: absent}
+- {exhibit: not in the paper, shows: something, oracle: none, status: planned}
+- {exhibit: not in the paper, shows: something, oracle: real table, page: index, results: demo}
+- {exhibit: not in the paper, shows: something, oracle: real table, page: index, results: absent}
 """
 NOTEBOOK = {
     "cells": [
@@ -94,7 +95,7 @@ def build(root: Path, *, profile: str = "paper", recorded: bool = True, quick: b
         (root / "results" / "quick").mkdir(parents=True)
         (root / "results" / "quick" / "demo.csv").write_text(QUICK)
     out = root / "out"
-    config = {"extensions": ["nagkit.report.sphinx", "pages"], "exclude_patterns": ["results"]}
+    config = {"extensions": ["nagkit.study.book", "pages"], "exclude_patterns": ["results"]}
     config |= {"html_theme": "basic", "project": "demo"}
     with docutils_namespace():
         Sphinx(str(book), None, str(out), str(root / "trees"), "html", config, status=None, warningiserror=True).build()
@@ -184,7 +185,7 @@ def test_figures_of_the_exhibit_have_alt_text_and_others_stay_out(page):
 
 
 def test_recorded_run_has_its_own_box(page):
-    assert "provenance-recorded" in page and "provenance-preview" not in page
+    assert "provenance-stale" in page and "provenance-preview" not in page
     assert "abababababab…" in page
 
 
@@ -193,6 +194,16 @@ def test_any_other_profile_is_visibly_not_the_recorded_run(tmp_path):
     assert "provenance-preview" in page and "provenance-recorded" not in page
     assert "NOT the recorded run (profile quick)" in page
     assert "done, not from the recorded run" in page
+
+
+def test_a_box_says_whether_todays_code_made_the_numbers(tmp_path):
+    function = "nagkit.study.measures:mean"
+    old = extension.provenance_box({"profile": "paper"}, "demo").astext()
+    today = extension.provenance_box({"profile": "paper", "code": {function: digest(function)}}, "demo").astext()
+    changed = extension.provenance_box({"profile": "paper", "code": {function: "0" * 16}}, "demo").astext()
+    gone = extension.provenance_box({"profile": "paper", "code": {"nagkit.gone:made": "0" * 16}}, "demo").astext()
+    assert "recorded before code digests were kept" in old and "stale" not in today
+    assert "stale: computed by another version of the code (measures:mean)" in changed and "stale" in gone
 
 
 def test_the_verdict_is_what_the_executed_notebook_said(page, bare_page):
@@ -212,9 +223,10 @@ def test_status_in_the_map_follows_the_results(page, bare_page):
     assert "status-done" not in bare_page
 
 
-def test_your_run_says_whether_intervals_overlap(page):
-    assert "[94.00, 94.40]" in page and "n = 2, surrogate" in page
-    assert "overlap" in page and "apart" in page
+def test_your_run_counts_the_recorded_intervals_that_hold_its_numbers(page):
+    assert "<strong>Demo</strong>: 1 of 2 recorded intervals hold this machine's number" in page
+    assert "[94.00, 94.40]" in page and "n = 2, profile quick, oracle surrogate" in page
+    assert "inside" in page and "outside" in page
 
 
 def test_without_results_every_place_says_how_to_make_them(bare_page):
@@ -239,28 +251,6 @@ def test_what_takes_workers_is_found_in_notebooks_and_commands(tmp_path):
     assert "nagkit fit search --n-workers 8 --scheduler tcp://host:8786" in words and "nagkit query" not in words
 
 
-@pytest.mark.parametrize(
-    ("value", "unit", "text"),
-    [
-        (94.3733, "%", "94.37"),
-        (-1e-15, "%", "0.00"),
-        (12.0, "count", "12"),
-        (12.5, "count", "12.5"),
-        (1085.4, "count", "1085"),
-        (0.012345, "s", "0.0123"),
-    ],
-)
-def test_decimals_follow_the_unit(value, unit, text):
-    assert extension.number(value, unit) == text
-
-
 def test_an_oracle_is_named_once():
     rows = pd.DataFrame({"n": [3, 3, 3], "oracle": ["ofa", "ofa, measured", ""]})
     assert extension.facts(rows, "paper") == "n = 3, profile paper, oracle measured, ofa"
-
-
-def test_no_overlap_is_claimed_without_both_intervals():
-    import pages
-
-    with_interval = pd.Series({"lo": 1.0, "hi": 2.0})
-    assert pages._overlap(with_interval, pd.Series({"lo": float("nan"), "hi": float("nan")})) == "–"

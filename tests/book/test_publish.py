@@ -57,7 +57,7 @@ def test_every_figure_of_an_executed_notebook_has_a_caption_and_a_text_alternati
     article = page(built / "results" / "demo.html").article
     captions = [caption.get_text() for caption in article.select(".exhibit-caption")]
     known = "Ours: n = 20, profile paper, oracle table."
-    assert captions == [f"Figure {i} of this notebook. {known}" for i in (1, 2)]
+    assert captions == [f"Figure {i}. {known}" for i in (1, 2)]
     assert [image["alt"][:9] for image in article.select("img")] == ["Figure 1 ", "Figure 2 "]
 
 

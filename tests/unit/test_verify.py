@@ -1,5 +1,6 @@
 """`nagkit verify`: passes on what was committed, and names what was touched."""
 
+import json
 import re
 import shutil
 
@@ -12,7 +13,7 @@ from docutils.utils import new_document
 from nagkit import paths
 from nagkit.cli import cli
 from nagkit.errors import NagkitError
-from nagkit.report import sphinx, verify
+from nagkit.study import book, jobs, tidy, verify
 
 NAMES = ("book/results/table3.csv", "data/presets.yaml", "data/checkpoints/ranking_nb201_0.safetensors")
 
@@ -70,8 +71,8 @@ def test_a_printed_number_that_is_no_row_of_its_csv_is_named(copy):
     notebook = copy / "book/results/table3.ipynb"
     text = notebook.read_text(encoding="utf-8")
     printed = "93.41 ± 0.00 (20)"
-    rows = verify.exhibits.read_csv(notebook.with_suffix(".csv"))
-    shown = next(cell for cell in map(verify.exhibits.cell, rows.itertuples()) if "±" in cell and cell in text)
+    rows = tidy.read_csv(notebook.with_suffix(".csv"))
+    shown = next(cell for cell in map(tidy.cell, rows.itertuples()) if "±" in cell and cell in text)
     notebook.write_text(text.replace(shown, printed.replace("93.41", "12.34")), encoding="utf-8")
     verify.write()
     assert list(verify.problems()) == ["table3.ipynb: prints '12.34 ± 0.00 (20)', which is no row of table3.csv"]
@@ -80,11 +81,11 @@ def test_a_printed_number_that_is_no_row_of_its_csv_is_named(copy):
 @pytest.fixture
 def page(copy):
     """The copy's page of table3 as the book prints it, with a sentence that has an interval."""
-    results = sphinx.read_results(copy / "book/results/table3.csv")
+    results = book.read_results(copy / "book/results/table3.csv")
     known = results[(results.origin == "ours") & (results.metric == "mean")].dropna(subset=["lo"]).iloc[0]
     document = new_document("page")
-    document += nodes.paragraph("", f"As found: {' '.join(sphinx.spell(known))}.")
-    document += sphinx.results_table(results, "mean")
+    document += nodes.paragraph("", f"As found: {' '.join(book.spell(known))}.")
+    document += book.results_table(results, "mean")
     page = copy / verify.BOOK / "exhibits" / "table3.html"
     page.parent.mkdir(parents=True)
     printed = publish_from_doctree(document, writer_name="html5", settings_overrides={"output_encoding": "unicode"})
@@ -121,6 +122,19 @@ def test_the_command_fails_with_the_lines_and_writes_on_demand(copy):
     assert isinstance(found.exception, NagkitError) and "data/presets.yaml: its content" in found.output
     assert CliRunner().invoke(cli, ["verify", "--write"]).exit_code == 0
     assert CliRunner().invoke(cli, ["verify"]).exit_code == 0
+
+
+def test_an_exhibit_of_another_code_than_todays_is_named_and_fails_nothing(copy):
+    function = "nagkit.study.measures:mean"
+    for name, code in (("today", jobs.digest(function)), ("changed", "0" * 16)):
+        record = json.dumps({"profile": "paper", "code": {function: code}})
+        (copy / "book" / "results" / f"{name}.provenance.json").write_text(record)
+    (copy / "book" / "results" / "old.provenance.json").write_text('{"profile": "paper"}')
+    verify.write()
+    changed = "changed: stale: computed by another version of the code (measures:mean)"
+    assert list(verify.notices()) == [changed, "old: recorded before code digests were kept"]
+    found = CliRunner().invoke(cli, ["verify"])
+    assert found.exit_code == 0 and changed in found.output
 
 
 def test_without_a_manifest_the_remedy_is_named(tmp_path, monkeypatch):

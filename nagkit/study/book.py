@@ -1,4 +1,4 @@
-"""Sphinx extension of the book: tables, figures, provenance boxes and maps made from files, so that no number is typed.
+"""Sphinx extension of the book: tables, figures and provenance boxes made from files, so that no number is typed.
 
 Directives: `exhibit`, `exhibit-figures`, `provenance`.
 A missing results file becomes a note that says how to make it, never a warning, so the strict build passes on a fresh clone.
@@ -15,22 +15,15 @@ from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
-from nagkit.report.plots import label
+from nagkit.study import tidy
+from nagkit.study.labels import label
+from nagkit.study.tidy import number
+from nagkit.study.verify import stale
 
 Cell = str | nodes.Node | list[nodes.Node]
 Line = list[Cell]
-DECIMALS = {"%": 2, "count": 0, "rank": 1}
 RECORDED = "paper"
 """The profile whose results the book is built from."""
-
-
-def number(value: float, unit: str) -> str:
-    """`value` with the decimals of its unit (percent 2, counts 0), else with three significant digits."""
-    if pd.isna(value):
-        return "–"
-    if unit in DECIMALS and not (DECIMALS[unit] == 0 and value != round(value)):
-        return f"{round(value, DECIMALS[unit]) + 0.0:.{DECIMALS[unit]}f}"  # no minus before a zero
-    return f"{value:.3g}" if not 1e3 <= abs(value) < 1e6 else f"{value:.0f}"
 
 
 def spell(entry: pd.Series) -> tuple[str, str]:
@@ -69,12 +62,8 @@ def facts(rows: pd.DataFrame, profile: str) -> str:
 
 
 def read_results(path: Path) -> pd.DataFrame | None:
-    """The tidy table at `path`, text columns without missing values; None when there is no such file."""
-    if not path.is_file():
-        return None
-    table = pd.read_csv(path, dtype={name: str for name in ("row", "column", "metric", "unit", "origin", "oracle", "source")})
-    text = table.select_dtypes(exclude="number").columns
-    return table.assign(**{name: table[name].fillna("") for name in text if name not in ("value", "lo", "hi", "n")})
+    """The tidy table at `path`; None when there is no such file."""
+    return tidy.recorded(path) if path.is_file() else None
 
 
 def read_provenance(path: Path) -> dict | None:
@@ -152,16 +141,17 @@ def caption(results: pd.DataFrame, metric: str, profile: str, columns: str = "")
 
 
 def provenance_box(record: dict | None, exhibit: str) -> nodes.Element:
-    """How a result was made, as an admonition whose colour and title tell the recorded run from any other."""
+    """How a result was made; colour and title tell a recorded run from any other, and from one of another code than today's."""
     if record is None:
         return note(
             "No recorded run of this exhibit yet. ", code(f"make paper-{exhibit}"), " makes one; ", code(f"make {exhibit}"),
             " gives a quick look.", classes=("provenance", "provenance-missing"),
         )  # fmt: skip
     profile = str(record.get("profile", "unknown"))
-    recorded = profile == RECORDED
+    recorded, old = profile == RECORDED, stale(record)
     title = "Provenance: recorded run" if recorded else f"Provenance: NOT the recorded run (profile {profile})"
-    kind = "provenance-recorded" if recorded else "provenance-preview"
+    kind = ("provenance-stale" if old else "provenance-recorded") if recorded else "provenance-preview"
+    title += f", {old}" if old else ""
     box = nodes.admonition("", nodes.title("", title), classes=["admonition", "provenance", kind, *(["dropdown"] * recorded)])
     rows: list[Line] = [[_words(key), _flat(value)] for key, value in record.items()]
     box += table(["", ""], rows, classes=["headless"])

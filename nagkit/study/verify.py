@@ -3,7 +3,7 @@
 import html
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from hashlib import sha256
 from pathlib import Path
@@ -14,8 +14,8 @@ import pandas as pd
 from nagkit import paths
 from nagkit.data import io
 from nagkit.errors import NagkitError
-from nagkit.report import exhibits
-from nagkit.report.plots import label
+from nagkit.study import jobs, tidy
+from nagkit.study.labels import label
 
 MANIFEST = "data/manifest.sha256"
 """Hash and path of every committed file of data and results, as `sha256sum` writes and checks it; relative to the checkout."""
@@ -59,6 +59,28 @@ def problems(*, book: bool = True) -> Iterator[str]:
         yield from _misprinted_pages()
 
 
+def notices() -> Iterator[str]:
+    """Recorded exhibits that another version of the code computed, one line each: no damage, but to be recorded again."""
+    for path in sorted((paths.root() / "book" / "results").glob("*.provenance.json")):
+        if why := stale(json.loads(path.read_text(encoding="utf-8"))):
+            yield f"{path.name.removesuffix('.provenance.json')}: {why}"
+
+
+def stale(record: Mapping) -> str:
+    """Why a provenance record does not vouch for today's code; "" when the code of all its jobs is what it was."""
+    if "code" not in record:
+        return "recorded before code digests were kept"
+    changed = [function.rpartition(".")[2] for function, known in record["code"].items() if _digest(function) != known]
+    return f"stale: computed by another version of the code ({', '.join(changed)})" if changed else ""
+
+
+def _digest(function: str) -> str:
+    try:
+        return jobs.digest(function)
+    except NagkitError:  # its module is not here any more
+        return ""
+
+
 def _files() -> list[str]:
     root = paths.root()
     found = (path for folder in _FOLDERS for path in (root / folder).rglob("*") if path.is_file() and path.suffix != ".md")
@@ -73,7 +95,7 @@ def _hash(name: str) -> str:
 def _misprints(notebook: Path) -> Iterator[str]:
     """Cells of the tables in an executed notebook that are no row of its CSV, to the digits printed."""
     try:
-        rows = exhibits.read_csv(notebook.with_suffix(".csv"))
+        rows = tidy.recorded(notebook.with_suffix(".csv"))
         cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
     except (NagkitError, ValueError, KeyError) as error:
         yield f"{notebook.name}: cannot be compared with its CSV: {error}"
@@ -115,7 +137,7 @@ def _misprinted_pages() -> Iterator[str]:
             if not _agrees(known, *numbers):
                 yield f"{name}: prints {text!r}, which is no row of any results; build the book again"
         for table in re.findall(r"<table class=\"nagkit-table exhibit.*?</table>", article, re.DOTALL):
-            if name.startswith("exhibits/"):
+            if name.startswith(("exhibits/", "cost")):
                 yield from (f"{name}: prints {cell}; build the book again" for cell in _misprinted_cells(table, cells))
 
 
@@ -133,7 +155,7 @@ def _misprinted_cells(table: str, cells: dict[tuple[str, str], pd.DataFrame]) ->
 
 
 def _rows(folder: Path) -> pd.DataFrame:
-    return pd.concat([pd.DataFrame(), *(exhibits.read_csv(path) for path in sorted(folder.glob("*.csv")))])
+    return pd.concat([pd.DataFrame(), *(tidy.recorded(path) for path in sorted(folder.glob("*.csv")))])
 
 
 def _text(markup: str) -> str:
