@@ -114,7 +114,7 @@ def test_source_links_find_the_line_of_a_method():
 
 
 def test_a_source_link_to_nothing_is_noticed():
-    assert _offline().locate(ROOT, "nagkit.spaces.nb201.Space.no_such_method") is None
+    assert _offline().locate(ROOT, "nagkit.spaces.cell.CellSpace.no_such_method") is None
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
