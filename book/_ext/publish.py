@@ -10,11 +10,12 @@ from pathlib import Path
 from textwrap import shorten
 
 import numpy as np
+import pandas as pd
 from docutils import nodes
 from matplotlib.figure import Figure
 from sphinx.application import Sphinx
 
-from nagkit.study import book, judge
+from nagkit.study import book, claims, judge
 
 CARD = "_static/card.png"
 COLOURS = {"ground": "#ffffff", "text": "#1f2328", "edge": "#2f81c7", "end": "#d9670f", "noise": "#7d8590"}
@@ -79,30 +80,41 @@ def _plain(text: str) -> str:
 def finish_notebook(app: Sphinx, doctree: nodes.document) -> None:
     """Bring an executed notebook up to date with today's judge and code, and say of its figures what they rest on.
 
-    Its verdict box is judged anew, and its provenance box says when another version of the code computed the numbers. A figure
-    gets a caption with n, profile and oracle, and a text alternative unless the cell gave one.
+    Its verdict box is judged anew, or put under the title where the notebook shows none, and its provenance box says when
+    another version of the code computed the numbers. A figure gets a caption with n, profile and oracle, and a text alternative
+    unless the cell gave one. The cell that papermill adds for its parameters goes.
     """
     folder, _, name = app.env.docname.partition("/")
     if folder != "results":
         return
     path = Path(app.srcdir) / folder / name
     record, results = book.read_provenance(path.with_suffix(".provenance.json")), book.read_results(path.with_suffix(".csv"))
+    for cell in [one for one in doctree.findall(nodes.container) if "tag_injected-parameters" in one["classes"]]:
+        cell.parent.remove(cell)
+    boxed = False
     for raw in list(doctree.findall(nodes.raw)):
         if "<caption>Provenance</caption>" in raw.astext():
             raw.replace_self(book.provenance_box(record, name))
         elif 'class="verdict-box"' in raw.astext() and results is not None:
-            raw.replace_self(nodes.raw("", judge.box(name, results)._repr_html_(), format="html"))
+            boxed = True
+            raw.replace_self(verdict_box(name, results))
     if results is None:
         return
+    title = next(iter(doctree.findall(nodes.title)))
+    if not boxed and any(entry.get("results") == name and "claim" in entry for entry in claims.entries()):
+        title.parent.insert(1, verdict_box(name, results))
     known = book.facts(results.query("origin == 'ours'"), (record or {}).get("profile", "unknown"))
-    title = next((title.astext() for title in doctree.findall(nodes.title)), name)
     for position, image in enumerate(list(doctree.findall(nodes.image)), start=1):
-        image["alt"] = image.get("alt") or f"Figure {position} of “{title}”; the text beside it says what it shows"
+        image["alt"] = image.get("alt") or f"Figure {position} of “{title.astext()}”; the text beside it says what it shows"
         output = image
         while output.get("nb_element") != "mime_bundle":
             output = output.parent
         caption = nodes.paragraph("", f"Figure {position}. Ours: {known}.", classes=["exhibit-caption"])
         output.parent.insert(output.parent.index(output) + 1, caption)
+
+
+def verdict_box(name: str, results: pd.DataFrame) -> nodes.raw:
+    return nodes.raw("", judge.box(name, results)._repr_html_(), format="html")
 
 
 def use_addresses(app: Sphinx, config: object) -> None:

@@ -67,10 +67,11 @@ class Claims(BookDirective):
         for word, judged in found.items():
             pill = nodes.inline("", f"{len(judged)} {word}", classes=["verdict"])
             content: list[nodes.Node] = [pill, nodes.Text(" ")]
-            for limit in dict.fromkeys(verdict.limit for _, verdict in judged):
-                names = [self.link(entry) for entry, verdict in judged if verdict.limit == limit]
+            by_limit = {} if word == judge.PARTLY else {verdict.limit: f" ({verdict.limit}) " for _, verdict in judged}
+            for limit, said in by_limit.items() or [("", "")]:
+                names = [self.link(entry) for entry, verdict in judged if not said or verdict.limit == limit]
                 content += [node for name in names for node in (name, nodes.Text(", "))][:-1]
-                content += [book.small(f" ({limit}) ")] if limit and word != judge.PARTLY else [nodes.Text(" ")]
+                content += [book.small(said)] if limit else []
             items += [nodes.list_item("", nodes.paragraph("", "", *content), classes=[judge.kind(word)])] if judged else []
         return nodes.bullet_list("", *items, classes=["claims-summary"])
 
