@@ -49,21 +49,11 @@ def images_of(dataset: str, split: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def train(
-    images: np.ndarray,
-    labels: np.ndarray,
-    *,
-    checkpoint: Path,
-    arch: np.ndarray | None = None,
-    n_classes: int,
-    recipe: Recipe | None = None,
-    widths: tuple[int, ...] = WIDTHS,
-    start: Supernet | None = None,
-    validation: Inherited | None = None,
-    seed: int = 0,
-    device: str | None = None,
-    stop_after: int | None = None,
+    images: np.ndarray, labels: np.ndarray, *, checkpoint: Path, arch: np.ndarray | None = None, n_classes: int,
+    recipe: Recipe | None = None, widths: tuple[int, ...] = WIDTHS, start: Supernet | None = None,
+    validation: Inherited | None = None, seed: int = 0, device: str | None = None, stop_after: int | None = None,
     progress: bool = True,
-) -> tuple[Supernet, pd.DataFrame]:
+) -> tuple[Supernet, pd.DataFrame]:  # fmt: skip
     """A supernet, or with `arch` int8 `(20,)` that network alone, trained on images uint8 `(N, 32, 32, 3)`; and the curve.
 
     In each step of a supernet the largest network learns the labels, and the smallest and two random ones learn what the

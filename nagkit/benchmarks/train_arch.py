@@ -89,18 +89,9 @@ def load_sets(name: str) -> tuple[Set, Set, str]:
 
 
 def train(
-    space: SearchSpace,
-    arch: np.ndarray,
-    train_set: Set,
-    test_set: Set,
-    recipe: Recipe,
-    *,
-    seed: int = 0,
-    checkpoint: Path | None = None,
-    device: str | None = None,
-    save_seconds: float = 30.0,
-    progress: bool = True,
-) -> Result:
+    space: SearchSpace, arch: np.ndarray, train_set: Set, test_set: Set, recipe: Recipe, *, seed: int = 0,
+    checkpoint: Path | None = None, device: str | None = None, save_seconds: float = 30.0, progress: bool = True,
+) -> Result:  # fmt: skip
     """Train `arch`, int `(n_slots,)`, on `train_set` and test it on `test_set` after every epoch.
 
     The whole state goes to `checkpoint` (default: in the cache, under a hash of the run) after every epoch and after

@@ -19,16 +19,9 @@ class GDSSScoreNetwork(nn.Module):
     """
 
     def __init__(
-        self,
-        n_nodes: int,
-        n_ops: int,
-        adjacency: np.ndarray,
-        *,
-        width: int = 32,
-        n_blocks: int = 3,
-        n_heads: int = 4,
+        self, n_nodes: int, n_ops: int, adjacency: np.ndarray, *, width: int = 32, n_blocks: int = 3, n_heads: int = 4,
         n_channels: int = 2,
-    ):
+    ):  # fmt: skip
         super().__init__()
         if np.shape(adjacency) != (n_nodes, n_nodes):
             raise NagkitError(f"adjacency must have shape {(n_nodes, n_nodes)}, got {np.shape(adjacency)}")

@@ -76,20 +76,10 @@ class PaperScoreNetwork(nn.Module):
     """
 
     def __init__(
-        self,
-        n_nodes: int,
-        n_ops: int,
-        adjacency: np.ndarray,
-        *,
-        mask: str = "adjacency",
-        positions: str = "node",
-        width: int = 64,
-        n_blocks: int = 12,
-        n_heads: int = 8,
-        hidden: int = 128,
-        dropout: float = 0.1,
+        self, n_nodes: int, n_ops: int, adjacency: np.ndarray, *, mask: str = "adjacency", positions: str = "node",
+        width: int = 64, n_blocks: int = 12, n_heads: int = 8, hidden: int = 128, dropout: float = 0.1,
         preconditioned: bool = False,
-    ):
+    ):  # fmt: skip
         super().__init__()
         allowed = _lay_out(self, n_nodes, adjacency, mask, positions, width)
         has_target = allowed.any(dim=1, keepdim=True)
@@ -140,20 +130,9 @@ class ScoreNetwork(nn.Module):
     sigma_min = 0.1
 
     def __init__(
-        self,
-        n_nodes: int,
-        n_ops: int,
-        adjacency: np.ndarray,
-        *,
-        mask: str = "closure",
-        positions: str = "node",
-        width: int = 32,
-        n_blocks: int = 2,
-        n_heads: int = 2,
-        hidden: int = 64,
-        absent: bool = False,
-        sigma_max: float = 5.0,
-    ):
+        self, n_nodes: int, n_ops: int, adjacency: np.ndarray, *, mask: str = "closure", positions: str = "node",
+        width: int = 32, n_blocks: int = 2, n_heads: int = 2, hidden: int = 64, absent: bool = False, sigma_max: float = 5.0,
+    ):  # fmt: skip
         super().__init__()
         reach = _lay_out(self, n_nodes, adjacency, mask, positions, width)
         self.register_buffer("bias", _bias(reach | reach.T | torch.eye(n_nodes, dtype=torch.bool)), persistent=False)

@@ -85,16 +85,9 @@ def checkpoint(space: str, network: str = "ours", share: float = 1.0) -> Path:
 
 
 def train_score(
-    space: SearchSpace,
-    *,
-    network: str = "ours",
-    share: float = 1.0,
-    seed: int = 0,
-    steps: int | None = None,
-    out: Path | None = None,
-    device: str | None = "cpu",
-    progress: bool = True,
-) -> pd.DataFrame:
+    space: SearchSpace, *, network: str = "ours", share: float = 1.0, seed: int = 0, steps: int | None = None,
+    out: Path | None = None, device: str | None = "cpu", progress: bool = True,
+) -> pd.DataFrame:  # fmt: skip
     """Train a score network of recipe `network` on `device` (None: a GPU if there is one); its curve, one row per report.
 
     Writes to `out` (by default the committed checkpoint of that recipe and share) the averaged weights, next to it the curve

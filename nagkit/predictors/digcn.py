@@ -19,17 +19,9 @@ class DirectedGCN(nn.Module):
     """
 
     def __init__(
-        self,
-        adjacency: np.ndarray,
-        n_ops: int,
-        n_features: int,
-        *,
-        graph: str = "closure",
-        width: int = 144,
-        layers: int = 4,
-        hidden: int = 32,
-        dropout: float = 0.1,
-    ):
+        self, adjacency: np.ndarray, n_ops: int, n_features: int, *, graph: str = "closure", width: int = 144,
+        layers: int = 4, hidden: int = 32, dropout: float = 0.1,
+    ):  # fmt: skip
         super().__init__()
         nodes = len(adjacency)
         self.flat, self.width, self.dropout = graph == "flat", width, dropout

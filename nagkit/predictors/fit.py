@@ -104,21 +104,11 @@ def _contents() -> dict:
 
 
 def fit(
-    model: nn.Module,
-    recipe: Recipe,
-    batches: Callable[[int], Iterable],
-    loss: Callable[..., Tensor],
-    *,
-    groups: list[dict] | None = None,
-    beside: Mapping[str, nn.Module] | None = None,
-    after: Callable[[float, nn.Module], bool | None] | None = None,
-    at: dict | None = None,
-    state: Path | None = None,
-    run: str = "",
-    save_seconds: float = math.inf,
-    what: str = "training",
-    progress: bool = True,
-) -> nn.Module:
+    model: nn.Module, recipe: Recipe, batches: Callable[[int], Iterable], loss: Callable[..., Tensor], *,
+    groups: list[dict] | None = None, beside: Mapping[str, nn.Module] | None = None,
+    after: Callable[[float, nn.Module], bool | None] | None = None, at: dict | None = None, state: Path | None = None,
+    run: str = "", save_seconds: float = math.inf, what: str = "training", progress: bool = True,
+) -> nn.Module:  # fmt: skip
     """Train `model` for the steps of a recipe; returns it, or the average of its weights when the recipe has one, in eval mode.
 
     `batches(step)` gives the batches from that step on, and `loss(batch)` the scalar to descend; one without a graph has left
@@ -172,20 +162,10 @@ def fit(
 
 
 def fit_images(
-    model: nn.Module,
-    recipe: Recipe,
-    images: np.ndarray,
-    labels: np.ndarray,
-    loss: Callable[[int, Tensor, Tensor, torch.Generator], Tensor],
-    report: Callable[[nn.Module, float], dict],
-    *,
-    role: str,
-    per_epoch: int,
-    seed: int = 0,
-    at: dict | None = None,
-    stop_after: int | None = None,
-    **options,
-) -> tuple[nn.Module, list[dict]]:
+    model: nn.Module, recipe: Recipe, images: np.ndarray, labels: np.ndarray,
+    loss: Callable[[int, Tensor, Tensor, torch.Generator], Tensor], report: Callable[[nn.Module, float], dict], *, role: str,
+    per_epoch: int, seed: int = 0, at: dict | None = None, stop_after: int | None = None, **options,
+) -> tuple[nn.Module, list[dict]]:  # fmt: skip
     """`fit` over epochs of `per_epoch` steps on images uint8 `(N, H, W, 3)` with labels int `(N,)`; and the curve.
 
     `loss(step, images, labels, generator)` gets a batch, on the device of `model`, and the random stream of its epoch, on the

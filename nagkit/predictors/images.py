@@ -96,17 +96,10 @@ def augment(pixels: torch.Tensor, size: int, generator: torch.Generator) -> torc
 
 
 def train(
-    images: np.ndarray,
-    labels: np.ndarray,
-    *,
-    checkpoint: Path,
-    n_classes: int = 200,
-    widths: tuple[int, ...] = (32, 64, 128, 256),
-    recipe: Recipe | None = None,
-    seed: int = 0,
-    device: str | None = None,
+    images: np.ndarray, labels: np.ndarray, *, checkpoint: Path, n_classes: int = 200,
+    widths: tuple[int, ...] = (32, 64, 128, 256), recipe: Recipe | None = None, seed: int = 0, device: str | None = None,
     stop_after: int | None = None,
-) -> Encoder:
+) -> Encoder:  # fmt: skip
     """Encoder trained to name the class of `images` uint8 `(N, 32, 32, 3)`, with averaged weights, in eval mode.
 
     The whole state goes to `checkpoint` after every epoch (see `nagkit.predictors.fit`). `stop_after` ends the call early

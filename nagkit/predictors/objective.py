@@ -73,14 +73,9 @@ class Fitted(NamedTuple):
 
 
 def fit(
-    archs: np.ndarray,
-    values: np.ndarray,
-    *,
-    space: str | SearchSpace = DEFAULT,
-    model: str | None = None,
-    seed: int = 0,
+    archs: np.ndarray, values: np.ndarray, *, space: str | SearchSpace = DEFAULT, model: str | None = None, seed: int = 0,
     device: str | None = "cpu",
-) -> Fitted:
+) -> Fitted:  # fmt: skip
     """A predictor of one objective from measured pairs: architectures int8 `(n, n_slots)`, pairwise distinct, values `(n,)`.
 
     Without `model`, both are fitted to four fifths of the pairs, and the one whose ranking of the last fifth is nearer to
@@ -105,14 +100,9 @@ def fit(
 
 
 def fit_many(
-    archs: np.ndarray,
-    values: np.ndarray,
-    *,
-    space: str | SearchSpace = DEFAULT,
-    model: str = "propagation",
-    seed: int = 0,
+    archs: np.ndarray, values: np.ndarray, *, space: str | SearchSpace = DEFAULT, model: str = "propagation", seed: int = 0,
     device: str | None = "cpu",
-) -> list[Fitted]:
+) -> list[Fitted]:  # fmt: skip
     """A predictor for each column of `values` `(n, k)`, all fitted at once, on the same architectures `(n, n_slots)`."""
     for column in values.T:
         check(archs, column)

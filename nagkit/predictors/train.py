@@ -63,19 +63,10 @@ def split(
 
 
 def train(
-    kind: str,
-    triplets: Triplets,
-    *,
-    space: Space = DEFAULT,
-    code: str = "real",
-    graph: str = "closure",
-    rows: np.ndarray | None = None,
-    seed: int = 0,
-    steps: int | None = None,
-    state: Path | None = None,
-    device: str | None = "cpu",
-    progress: bool = True,
-) -> nn.Module:
+    kind: str, triplets: Triplets, *, space: Space = DEFAULT, code: str = "real", graph: str = "closure",
+    rows: np.ndarray | None = None, seed: int = 0, steps: int | None = None, state: Path | None = None,
+    device: str | None = "cpu", progress: bool = True,
+) -> nn.Module:  # fmt: skip
     """A predictor of `kind` "ranking" or "noise-aware", trained on `rows` of the triplets (default: all).
 
     `code`: "real" data set codes, "shuffled" between tasks, or the "mean" code for every task. `graph` ("closure",
@@ -208,15 +199,9 @@ def _rule(space: SearchSpace) -> tuple[Tensor, Tensor]:
 
 
 def build(
-    kind: str,
-    triplets: Triplets,
-    *,
-    space: Space = DEFAULT,
-    rows: np.ndarray | None = None,
-    seed: int = 0,
-    device: str | None = "cpu",
-    progress: bool = True,
-) -> Path:
+    kind: str, triplets: Triplets, *, space: Space = DEFAULT, rows: np.ndarray | None = None, seed: int = 0,
+    device: str | None = "cpu", progress: bool = True,
+) -> Path:  # fmt: skip
     """Train the committed predictor of `kind` and training seed `seed` on `rows`, resuming an interrupted run; its path."""
     path = checkpoint(kind, space, seed)
     run = fingerprint([kind, seed, get_recipe(kind, space), io.sha256(images.CODES)])[:16]
