@@ -7,7 +7,6 @@ import json
 import re
 from collections.abc import Iterator
 from html import escape
-from io import StringIO
 from pathlib import Path
 
 import click
@@ -97,16 +96,13 @@ class Cells(BookDirective):
     has_content = True
 
     def run(self) -> list[nodes.Node]:
-        from nagkit.report import generation, plots
         from nagkit.spaces.base import get_space
+        from nagkit.study import drawing, figures
 
         strings = list(self.content)
         cells = strings[0].startswith("|")
-        archs = get_space("nb201" if cells else "mbv3").from_string(strings)
-        drawing = StringIO()
-        figure = plots.cell_strip(archs, columns=2) if cells else generation.network_strip(archs)
-        figure.savefig(drawing, format="svg", metadata={"Date": None})
-        svg = drawing.getvalue()
+        space, look = get_space("nb201" if cells else "mbv3"), {"wrap": 2} if cells else {"wrap": 1, "size": (10.5, 2.0)}
+        svg = drawing.rendered(figures.strip(space, space.from_string(strings), **look), strings[0]).decode()
         label = escape(f"{'Cells as graphs' if cells else 'Networks as rows of layers'}: {'; '.join(strings)}")
         html = f'<div class="cells" role="img" aria-label="{label}">{svg[svg.index("<svg") :]}</div>'
         return [nodes.raw("", html, format="html")]

@@ -6,19 +6,18 @@ Directives: `claims`, `claims-here`, `claim-rules`, `front-figure`, `durations`.
 
 from collections.abc import Iterator
 from html import escape
-from io import StringIO
 from pathlib import Path
 
 import pandas as pd
 from docutils import nodes
 from docutils.parsers.rst import directives
-from matplotlib import rc_context
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxRole
 
 from nagkit.errors import NagkitError
 from nagkit.study import book, claims, front_figures, judge, tidy
 from nagkit.study.book import RECORDED, BookDirective, Line
+from nagkit.study.drawing import rendered
 
 UNRECORDED = "not recorded"
 
@@ -146,10 +145,7 @@ class FrontFigure(BookDirective):
         results, provenance = self.recorded(exhibit)
         if results is None:
             return [book.note(f"{number} needs the recorded run of {exhibit}, which has not been made yet.")]
-        drawing = StringIO()
-        with rc_context({"svg.hashsalt": name}):
-            draw(results).savefig(drawing, format="svg", metadata={"Date": None})
-        svg = drawing.getvalue()
+        svg = rendered(draw(results), name).decode()
         alt = escape(self.options["alt"])
         html = f'<div class="front-figure" role="img" aria-label="{alt}">{svg[svg.index("<svg") :]}</div>'
         figure = nodes.figure("", nodes.raw("", html, format="html"), classes=["exhibit-figure"])
