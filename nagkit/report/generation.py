@@ -8,7 +8,6 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from nagkit.report.plots import DASHES, MARKERS, NAMES, PALETTE, STYLE, plain_log
-from nagkit.spaces.base import get_space
 
 
 def error_bars(frame: pd.DataFrame) -> Figure:
@@ -97,17 +96,5 @@ def sampler_panels(frame: pd.DataFrame, labels: Sequence[str], *, floor: str = "
         axes[0, 0].set_ylabel("total variation to the law\n(mean over slots)")
         handles, names = axes[0, 0].get_legend_handles_labels()
         figure.legend(handles, names, loc="outside lower center", ncols=4)
-    plt.close(figure)
-    return figure
-
-
-def network_strip(archs: np.ndarray, titles: Sequence[str] | None = None) -> Figure:
-    """Drawings of MBv3 networks, one above the other."""
-    archs, space = np.asarray(archs), get_space("mbv3")
-    with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(len(archs), 1, figsize=(10.5, 1.75 * len(archs)), squeeze=False)
-        for i, ax in enumerate(axes[:, 0]):
-            space.draw(ax, archs[i])
-            ax.set_title(titles[i] if titles is not None else "", fontsize=12, loc="left")
     plt.close(figure)
     return figure

@@ -274,7 +274,6 @@ def test_every_figure_draws_without_a_warning_and_is_closed():
     curves = {"cifar10": {name: np.sort(rng.uniform(90, 94, (3, 30)), axis=1) for name in "ab"}}
     made = [
         plots.search_curves(curves, optimum={"cifar10": 94.37}, paper=exhibits.paper_rows("table2"), floor={"cifar10": 90}),
-        plots.pool_histograms({"cifar10": {"a": rng.uniform(80, 94, 100), "b": np.zeros(0)}}, low={"cifar10": 85}),
         plots.cell_strip(rng.integers(0, 5, (5, 6)), columns=3),
         plots.curves(tidy("quality", "1", "10"), {"quality": "quality (%)", "constant": "none"}, xlabel="strength", floor="b"),
         objective_plots.operation_bars(tidy("share", "none", "skip", "1×1", "3×3", "pool"), {"share": "pools"}),
@@ -285,11 +284,6 @@ def test_every_figure_draws_without_a_warning_and_is_closed():
     for figure in made:
         figure.canvas.draw()
     assert not matplotlib.pyplot.get_fignums()
-
-
-def test_a_drawing_of_no_cell_is_refused():
-    with pytest.raises(NagkitError, match="one valid cell"):
-        plots.cell_strip(np.full((1, 6), 7))
 
 
 def test_total_variation_counts_invalid_draws_as_mass_off_the_law():

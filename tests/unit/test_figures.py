@@ -9,6 +9,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from nagkit.errors import NagkitError
+from nagkit.spaces.base import get_space
 from nagkit.study import drawing, figures, front_figures
 
 
@@ -169,6 +170,7 @@ def test_the_same_data_give_the_same_bytes():
         (lambda: figures.pools({"cifar10": {}}), "no pool to draw"),
         (lambda: figures.scatter(pd.DataFrame({"row": []}), "a", "b"), "no architectures to draw"),
         (lambda: figures.strip(None, np.empty((0, 6))), "no architecture to draw"),
+        (lambda: figures.strip(get_space("nb201"), np.full((1, 6), 7)), "row 0 is not valid in nb201"),
         (lambda: front_figures.front("pool", {}), "unknown front figure 'pool'"),
     ],
 )

@@ -12,6 +12,7 @@ from nagkit.report import generation
 from nagkit.rng import numpy_stream, torch_stream
 from nagkit.spaces.base import get_space, keys
 from nagkit.studies import table4
+from nagkit.study import figures
 
 SPACE = get_space("mbv3")
 
@@ -77,7 +78,7 @@ def test_figures_are_drawn_for_any_number_of_seeds_and_rows():
 
 
 def test_a_drawing_has_a_box_for_each_slot_and_needs_a_network():
-    figure = generation.network_strip(SPACE.random(2, numpy_stream(0, "test/draw")), ["one", "two"])
+    figure = figures.strip(SPACE, SPACE.random(2, numpy_stream(0, "test/draw")), ["one", "two"], wrap=1, size=(10.5, 2.0))
     assert [len(ax.patches) for ax in figure.axes] == [20, 20]
-    with pytest.raises(NagkitError, match="one valid network of 20 slots"):
-        generation.network_strip(np.full((1, 20), -1))
+    with pytest.raises(NagkitError, match="row 0 is not valid"):
+        figures.strip(SPACE, np.full((1, 20), -1))
