@@ -16,7 +16,7 @@ from nagkit.diffusion.sde import geometric_sigmas, paper_sigmas
 from nagkit.errors import NagkitError, unknown
 from nagkit.predictors import task
 from nagkit.predictors import train as predictors
-from nagkit.rng import torch_stream
+from nagkit.rng import numpy_stream, torch_stream
 from nagkit.spaces.base import SearchSpace, get_space
 
 if TYPE_CHECKING:
@@ -206,14 +206,28 @@ def prepare(
     elif guide is not None:
         if preset == "paper":
             raise NagkitError("preset paper guides at x_t with its own predictor; leave out the preset or the objective")
+        _check(guide, home, device)
         strength = presets.strength(home.name, name, "objective", scale)
         denoiser = guidance.guide(denoiser, guide, strength, rule=rule or "x0")
         scorers = {"predicted": lambda archs: _scored(guide, home.encode(archs), device)} | scorers
     elif rule is not None or scale is not None:
         raise NagkitError("a guidance rule or scale is given without something to guide towards; add --guide DATASET")
-    schedule = {"paper": lambda *a, **k: paper_sigmas(*a, **k).float()}.get(chosen.get("schedule"), geometric_sigmas)
+    schedule = paper_sigmas if chosen.get("schedule") == "paper" else geometric_sigmas
     sigmas = schedule(steps or chosen["steps"], sigma_max=chosen.get("sigma_max", 5.0))
+    sigmas = sigmas.float() if schedule is paper_sigmas else sigmas  # the published code has single precision
     return Plan(home, denoiser, None if exactly else sampler or chosen["sampler"], sigmas, decode, get_device(device), scorers)
+
+
+def _check(predictor: guidance.Predictor, space: SearchSpace, device: str) -> None:
+    """Raise `NagkitError` unless a predictor of one's own can guide: one finite, differentiable number for each code."""
+    x = space.encode(space.random(3, numpy_stream(0, "sample/check"))).to(device).requires_grad_()
+    value = predictor(x, 1.0)
+    if not isinstance(value, torch.Tensor) or value.shape != (3,) or not value.requires_grad:
+        got = tuple(value.shape) if isinstance(value, torch.Tensor) else type(value).__name__
+        remedy = "compute it from x with torch operations"
+        raise NagkitError(f"a predictor must return a tensor (B,) that can be differentiated, here (3,), got {got}; {remedy}")
+    if not torch.isfinite(value).all():
+        raise NagkitError(f"the predictor returns {value.tolist()} for valid architectures; its values must be finite")
 
 
 @torch.inference_mode()

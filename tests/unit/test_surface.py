@@ -65,6 +65,20 @@ def test_a_predictor_of_ones_own_guides_any_space_with_a_prior_of_ones_own():
     assert deep.scores["predicted"] == pytest.approx((codes.sum(dim=(1, 2)) / 8).numpy())
 
 
+@pytest.mark.parametrize(
+    ("predictor", "message"),
+    [
+        (lambda x, sigma: x.sum(dim=2), "differentiated, here (3,), got (3, 8)"),
+        (lambda x, sigma: x.detach().sum(dim=(1, 2)), "can be differentiated, here (3,), got (3,)"),
+        (lambda x, sigma: x.detach().numpy().sum(axis=(1, 2)), "got ndarray"),
+        (lambda x, sigma: x.sum(dim=(1, 2)) * float("nan"), "its values must be finite"),
+    ],
+)
+def test_what_cannot_guide_is_refused_before_the_first_draw(predictor, message):
+    with pytest.raises(NagkitError, match=re.escape(message)):
+        nagkit.generate("nb201", 5, guide=predictor, scale=1.0)
+
+
 def test_a_strength_is_asked_for_where_none_was_chosen():
     with pytest.raises(NagkitError, match="no strength of objective was chosen for prior exact of mbv3; give one"):
         nagkit.generate("mbv3", 5, guide=lambda x, sigma: x.sum(dim=(1, 2)))
