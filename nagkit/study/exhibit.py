@@ -182,7 +182,7 @@ class Exhibit:
     def _measure(self, results: Results, name: str, metric: _Metric, runs: Sequence[Run]) -> None:
         found, (row, column, at) = [metric.measure(run) for run in runs], (runs[0].row, runs[0].column, runs[0].at)
         if at is not None:
-            found = [{f"{at:g}": value} for value in found]
+            found = [{f"{at:.9g}": value} for value in found]
         several, outer = isinstance(found[0], Mapping), next(iter(self._rows[row].over.values()), (0,))
         for key in found[0] if several else (column,):
             values = np.array([one[key] for one in found] if several else found, float).reshape(len(outer), -1)

@@ -34,6 +34,16 @@ def valid(run: Run) -> float:
     return float(len(run.valid))
 
 
+def validity(run: Run) -> float:
+    """Percent of the draws that are valid."""
+    return 100 * valid(run) / draws(run)
+
+
+def per_draw(run: Run) -> float:
+    """Mean value of all draws, an invalid one counting zero: what a strength is chosen by."""
+    return float(run.values.sum()) / draws(run)
+
+
 def shares(edges: Mapping[str, Sequence[float]]) -> Callable[[Run], dict[str, float]]:
     """A measure: percent of the valid draws whose value is in each range [low, high) between the edges of the run's column.
 

@@ -19,7 +19,6 @@ from nagkit.studies import (
     robustness,
     samplers,
     searches,
-    strength,
     supernet,
     table1,
     table2,
@@ -41,8 +40,6 @@ STUDIES = {
     "table10": (robustness.table10, robustness.table10_verdict),
     "figure7": (robustness.figure7, robustness.figure7_verdict),
     "hardware": (hardware.hardware, hardware.verdict),
-    "predictor_input": (strength.predictor_input, strength.predictor_input_verdict),
-    "guidance_strength": (strength.guidance_strength, strength.guidance_strength_verdict),
     "table4": (table4.table4, table4.verdict),
     "figure_samplers": (samplers.figure_samplers, samplers.verdict),
 }

@@ -6,7 +6,7 @@ import pytest
 from nagkit.diffusion.tilted import tilted_law
 from nagkit.rng import numpy_stream
 from nagkit.spaces import nb201
-from nagkit.studies import exact_guidance, hardware, robustness, strength
+from nagkit.studies import exact_guidance, hardware, robustness
 
 SPACE = nb201.Space()
 UNIFORM = np.full(SPACE.size, 1 / SPACE.size)
@@ -32,24 +32,6 @@ def test_the_divergence_of_exact_draws_shrinks_to_nothing():
     values = np.where(np.arange(SPACE.size) < 50, np.arange(SPACE.size) / 50, -np.inf)
     law = tilted_law(SPACE, values, 1.0)
     assert abs(exact_guidance.divergence(SPACE.all()[law.draw(50_000, numpy_stream(0, "test"))], law.law)) < 5e-3
-
-
-def test_the_top_five_are_distinct_valid_cells_in_the_order_of_the_scores():
-    scores = np.arange(SPACE.size, dtype=float)
-    pool = np.concatenate([SPACE.all()[[9, 9, 8, 7, 6, 5, 4]], INVALID])
-    assert strength.top_five(pool, 10 * scores, scores).tolist() == [90, 80, 70, 60, 50]
-    assert len(strength.top_five(INVALID, scores, scores)) == 0
-
-
-def test_a_published_strength_is_turned_into_deviations_of_the_predictor():
-    unit = exact_guidance.values("noise-aware", 0, "cifar10")[1]
-    assert strength.in_deviations(10_000, 0, "cifar10") == pytest.approx(100 * unit)
-
-
-@pytest.mark.parametrize("name", strength.INPUTS)
-def test_every_guide_returns_codes_of_its_input(name):
-    x = SPACE.encode(SPACE.all()[::4000])
-    assert strength.denoiser(name, "cifar10", 0, 3.0)(x, 1.0).shape == x.shape
 
 
 def test_a_searchs_share_of_operations_adds_up_over_valid_draws():

@@ -5,7 +5,7 @@ import pytest
 
 from nagkit import generate, load_predictor
 from nagkit.spaces.base import get_space
-from nagkit.study import measures, pool
+from nagkit.study import exact_guidance, guides, measures, pool
 from nagkit.study.exhibit import Exhibit, Run
 from nagkit.study.jobs import Task
 
@@ -83,3 +83,42 @@ def test_sorted_draws_are_the_best_of_the_unguided_ones_by_the_predictor():
     drawn = free.function(**free.arguments, seed=1)["archs"]
     rank = load_predictor("nb201", "cifar10").rank
     assert rank(kept).min().round(4) == np.sort(rank(drawn).round(4))[-5]
+
+
+def test_the_top_five_are_distinct_valid_cells_in_the_order_of_the_scores(monkeypatch):
+    class Predictor:
+        def rank(self, archs):
+            return SPACE.code(archs).astype(float)
+
+    monkeypatch.setattr(guides, "load_predictor", lambda *args, **options: Predictor())
+    run = run_of(9, 9, 8, 7, 6, 5, 4, invalid=2)._replace(seeds={"training_seed": 0})
+    assert guides.top_five("nb201")(run) == pytest.approx(ACCURACY[[9, 8, 7, 6, 5]].mean())
+    assert guides.top_five("nb201", guides.spread)(run) == pytest.approx(ACCURACY[[9, 8, 7, 6, 5]].std(ddof=1))
+    assert np.isnan(guides.top_five("nb201")(run_of(invalid=2)))
+
+
+def test_a_published_strength_is_turned_into_deviations_of_the_predictor_and_a_round_follows_the_other():
+    unit = exact_guidance.values("nb201", "cifar10", "noise-aware", 0)[1]
+    made = guides.draw("nb201", "cifar10", "x0", 3, 0, 0, [10_000, 5_000], published=True)
+    assert made["deviations"] == pytest.approx([100 * unit, 50 * unit])
+    assert made["archs"].shape == (6, SPACE.n_slots)
+
+
+@pytest.mark.parametrize("guide", guides.GUIDES)
+def test_every_guide_returns_codes_of_its_input(guide):
+    x = SPACE.encode(SPACE.all()[::4000])
+    assert guides.denoiser("nb201", "cifar10", guide, 0, 3.0)(x, 1.0).shape == x.shape
+
+
+def test_the_smallest_strength_within_a_standard_error_of_the_best_is_chosen():
+    exhibit = Exhibit("test", columns=["cifar10"], benchmark=Benchmark())
+    exhibit.row("first", pool.uniform("nb201", 1), over={"seed": range(3)}, sweep={"n": (4, 400)})
+    exhibit.metric("valid", measures.valid, unit="count")
+    results = exhibit.run(progress=False)
+    assert guides.choose(results, ["first"], "cifar10 valid", (4, 400)) == {"first": 400}
+    assert results.number("first", "chosen", "strength")["value"] == 400
+
+
+def test_validity_and_the_mean_of_all_draws_count_invalid_ones():
+    run = run_of(SPACE.size - 1, invalid=3)
+    assert (measures.validity(run), measures.per_draw(run)) == (25, pytest.approx(94 / 4))
