@@ -8,7 +8,6 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from nagkit.report.plots import DASHES, MARKERS, NAMES, PALETTE, STYLE, _panels, closed, legend
-from nagkit.report.statistics import half_width
 
 FEWEST = 5
 """Seeds below which an interval would fill the panel and say nothing."""
@@ -99,50 +98,4 @@ def measured_and_tuned(pairs: pd.DataFrame) -> Figure:
         figure.supxlabel("measured with inherited weights (%)", fontsize=12)
         figure.supylabel("fine-tuned (%)", fontsize=12)
         legend(figure, axes.flat, ncols=3)
-    return closed(figure)
-
-
-def incumbents(
-    curves: Mapping[str, Mapping[str, np.ndarray]],
-    *,
-    optimum: Mapping[str, float],
-    start: int,
-    paper: Mapping[str, Mapping[int, float]] | None = None,
-    label: str = "best accuracy so far (%)",
-    columns: int = 2,
-) -> Figure:
-    """Incumbent against evaluations from the `start`-th on, one panel a key of `curves`.
-
-    Bands are 95 % t intervals of the mean, from `FEWEST` seeds on. `curves[panel][row]` is float `(seeds, budget)`.
-    `paper[panel]` maps evaluations to an accuracy that the paper prints. The optimum is drawn where it is known.
-    """
-    lines = -(-len(curves) // columns)
-    names = list(dict.fromkeys(row for rows in curves.values() for row in rows))
-    styles = {row: (PALETTE[i % len(PALETTE)], DASHES[(i + i // len(PALETTE)) % len(DASHES)]) for i, row in enumerate(names)}
-    with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(lines, columns, figsize=(10.5, 1.1 + 3.7 * lines), squeeze=False)
-        for ax, (panel, rows) in zip(axes.flat, curves.items(), strict=False):
-            for row, values in rows.items():
-                x, part = np.arange(start, values.shape[1] + 1), values[:, start - 1 :]
-                mean, (colour, dash) = part.mean(axis=0), styles[row]
-                ax.plot(x, mean, color=colour, ls=dash, label=row)
-                if len(values) >= FEWEST:
-                    half = half_width(part)
-                    ax.fill_between(x, mean - half, mean + half, color=colour, alpha=0.13, lw=0)
-            if np.isfinite(optimum[panel]):
-                ax.axhline(optimum[panel], color="#777777", lw=1, ls=":", label="optimum")
-            if paper and panel in paper:
-                ax.plot(*zip(*paper[panel].items(), strict=True), "*", ms=13, mfc="none", mec="#111111", ls="",
-                        label="paper's DiffusionNAG + BO (another protocol)")  # fmt: skip
-            means = np.concatenate([values[:, start - 1 :].mean(axis=0) for values in rows.values()])
-            top = max(means.max(), *(paper or {}).get(panel, {0: 0.0}).values(), np.nan_to_num(optimum[panel]))
-            ax.set_ylim(np.quantile(means, 0.02), top + 0.06 * (top - np.quantile(means, 0.02)))
-            seeds = sorted({len(values) for values in rows.values()})
-            ax.set_title(f"{panel}, n = {'/'.join(map(str, seeds))}", fontsize=12)
-        for ax in axes.flat[len(curves) :]:
-            ax.set_axis_off()
-        for ax in axes[-1]:
-            ax.set_xlabel("evaluations")
-        figure.supylabel(label, fontsize=12)
-        legend(figure, axes.flat)
     return closed(figure)
