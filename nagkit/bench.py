@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from nagkit import paths
-from nagkit.benchmarks import supernet
+from nagkit.benchmarks import measured, supernet
 from nagkit.benchmarks.inherited import Inherited
 from nagkit.diffusion.samplers import Denoiser, generate
 from nagkit.diffusion.score import PaperScoreNetwork, as_denoiser
@@ -25,8 +25,7 @@ from nagkit.errors import NagkitError
 from nagkit.guidance import guide
 from nagkit.rng import numpy_stream, torch_stream
 from nagkit.sampling import PRIORS, load_predictor, prepare
-from nagkit.spaces import mbv3
-from nagkit.spaces.base import get_space
+from nagkit.spaces.base import DEFAULT, get_space
 from nagkit.study.jobs import peak_rss_mb
 
 PAPER_STEPS, TIMED_STEPS = 1000, 10
@@ -49,7 +48,7 @@ def notebook_rows() -> list[dict]:
     return rows
 
 
-def sampling_rows(*, space: str = "nb201", dataset: str = "cifar10", repeats: int = 3, seed: int = 0) -> list[dict]:
+def sampling_rows(*, space: str = DEFAULT, dataset: str = "cifar10", repeats: int = 3, seed: int = 0) -> list[dict]:
     """Time sampling: 10,000 unguided architectures, 256 guided ones by either prior, and the paper's preset as the reference.
 
     The reference is the paper's network with random weights under 1,000 predictor-corrector steps on a batch of 256,
@@ -113,7 +112,7 @@ def measuring_rows(*, n: int = 100, seed: int = 0) -> list[dict]:
     random. The reference takes them one by one, so that nothing is shared. Each row has `name`, `n`, `seconds`,
     `per_minute`, `ratio` (of its rate to the reference's) and `note`. Processes have one thread each.
     """
-    networks = mbv3.Space().random(1000, numpy_stream(seed, "bench/networks"))
+    networks = measured.SPACE.random(1000, numpy_stream(seed, "bench/networks"))
     networks = networks[np.lexsort(networks.T[::-1])][500 - n // 2 :][:n]
     cores = os.cpu_count() or 1
     with ProcessPoolExecutor(cores, multiprocessing.get_context("spawn"), initializer=_prepare, initargs=(seed,)) as pool:
@@ -144,8 +143,8 @@ def _prepare(seed: int) -> None:
     torch.set_num_threads(1)
     rng, (network, card) = numpy_stream(seed, "bench/images"), supernet.load(supernet.CHECKPOINT)
     images = rng.integers(0, 256, (1000, 32, 32, 3)).astype(np.uint8)
-    measured = Inherited(images, images, rng.integers(0, card.n_classes, 1000))
-    _measuring = partial(measured.accuracy, network, progress=False)
+    inherited = Inherited(images, images, rng.integers(0, card.n_classes, 1000))
+    _measuring = partial(inherited.accuracy, network, progress=False)
 
 
 def _measure(archs: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ NAMES = re.compile(rf"\b({'|'.join(SPACES)})|15,?625")
 FREE = ("spaces/", "published/", "data/", "presets.py", "cli")
 """May name a space: the spaces, the published method, the files of others, chosen settings, defaults of commands."""
 UNDER_CONVERSION = (
-    "bench.py", "benchmarks/inherited.py", "benchmarks/measured.py", "benchmarks/meta.py", "benchmarks/ofa.py",
+    "benchmarks/inherited.py", "benchmarks/measured.py", "benchmarks/meta.py", "benchmarks/ofa.py",
     "benchmarks/cost.py", "benchmarks/subnet.py", "benchmarks/supernet.py", "benchmarks/supernet_train.py",
     "benchmarks/validity.py", "report/", "studies/", "study/",
 )  # fmt: skip
