@@ -94,7 +94,7 @@ def finish_notebook(app: Sphinx, doctree: nodes.document) -> None:
     boxed = False
     for raw in list(doctree.findall(nodes.raw)):
         if "<caption>Provenance</caption>" in raw.astext():
-            raw.replace_self(book.provenance_box(record, name))
+            raw.replace_self([book.downloads(app.env, name), book.provenance_box(record, name)])
         elif 'class="verdict-box"' in raw.astext() and results is not None:
             boxed = True
             raw.replace_self(verdict_box(name, results))
@@ -139,7 +139,7 @@ def write_card(app: Sphinx, error: Exception | None) -> None:
 def setup(app: Sphinx) -> dict:
     """Register everything (Sphinx calls this)."""
     app.connect("config-inited", use_addresses)
-    app.connect("doctree-read", finish_notebook)
+    app.connect("doctree-read", finish_notebook, priority=400)  # before Sphinx collects images and downloads
     app.connect("html-page-context", add_metadata)
     app.connect("html-page-context", drop_thebe, priority=900)
     app.connect("build-finished", write_card)

@@ -13,6 +13,7 @@ from docutils import nodes
 from docutils.parsers.rst import directives
 from sphinx import addnodes
 from sphinx.application import Sphinx
+from sphinx.environment import BuildEnvironment
 from sphinx.util.docutils import SphinxDirective
 
 from nagkit.study import tidy
@@ -199,20 +200,22 @@ class BookDirective(SphinxDirective):
         tens, ones = divmod(seen[kind] - 1, 26)
         return f"{kind} {ascii_uppercase[tens - 1] if tens else ''}{ascii_uppercase[ones]}"
 
-    def downloads(self, exhibit: str) -> nodes.Node:
-        """Links to the CSV of an exhibit, and to its notebook as it was run and as it is committed, where they are."""
-        table = self._file(f"/results/{exhibit}.csv", f"{exhibit}.csv: every number of this exhibit as a file")
-        parts: list[nodes.Node] = [table]
-        if f"results/{exhibit}" in self.env.found_docs:
-            target = self.env.app.builder.get_relative_uri(self.env.docname, f"results/{exhibit}")
-            parts.append(nodes.reference("", "the executed notebook", refuri=target, internal=True))
-        if (self.book.parent / "notebooks" / f"{exhibit}.ipynb").is_file():
-            parts.append(self._file(f"/../notebooks/{exhibit}.ipynb", "its source"))
-        between = [node for part in parts for node in (nodes.Text(" · "), part)]
-        return nodes.paragraph("", "", *between[1:], classes=["download"])
 
-    def _file(self, path: str, text: str) -> nodes.Node:
-        return addnodes.download_reference("", "", nodes.Text(text), reftarget=path, refdoc=self.env.docname, refdomain="")
+def downloads(env: BuildEnvironment, exhibit: str) -> nodes.Node:
+    """Links to the CSV of an exhibit, and to its notebook as it was run (on other pages) and as it is committed."""
+    book, executed = Path(env.srcdir), f"results/{exhibit}"
+    parts: list[nodes.Node] = [_file(env, f"/{executed}.csv", f"{exhibit}.csv: every number of this exhibit as a file")]
+    if executed in env.found_docs and executed != env.docname:
+        target = env.app.builder.get_relative_uri(env.docname, executed)
+        parts.append(nodes.reference("", "the executed notebook", refuri=target, internal=True))
+    if (book.parent / "notebooks" / f"{exhibit}.ipynb").is_file():
+        parts.append(_file(env, f"/../notebooks/{exhibit}.ipynb", "the notebook"))
+    between = [node for part in parts for node in (nodes.Text(" · "), part)]
+    return nodes.paragraph("", "", *between[1:], classes=["download"])
+
+
+def _file(env: BuildEnvironment, path: str, text: str) -> nodes.Node:
+    return addnodes.download_reference("", "", nodes.Text(text), reftarget=path, refdoc=env.docname, refdomain="")
 
 
 class Exhibit(BookDirective):
@@ -238,7 +241,7 @@ class Exhibit(BookDirective):
         profile = (provenance or {}).get("profile", "unknown")
         made: list[nodes.Node] = []
         if first:
-            made.append(self.downloads(name))
+            made.append(downloads(self.env, name))
         for metric in wanted:
             if metric not in known:
                 raise self.error(f"{name}.csv has no metric {metric!r}; it has: {', '.join(known)}")

@@ -153,7 +153,7 @@ class FrontFigure(BookDirective):
         known = book.facts(ours, (provenance or {}).get("profile", "unknown"))
         text, messages = self.parse_inline(f"**{number}.** {' '.join(self.content)} Ours: {known}.")
         figure += nodes.caption("", "", *text)
-        return [figure, self.downloads(exhibit), *messages]
+        return [figure, book.downloads(self.env, exhibit), *messages]
 
 
 class Durations(BookDirective):
@@ -172,7 +172,7 @@ class Durations(BookDirective):
             cores, cpu = (", ".join(sorted({str(run[key]) for run in quick.values()})) for key in ("cores", "cpu"))
             minutes = sum(run["seconds"] for run in quick.values()) / 60
             text += f" Quick runs together: {tidy.number(minutes, 'min')} minutes on a machine of {cores} cores ({cpu})."
-        return [nodes.paragraph("", text), book.scroll(book.table(header, rows, classes=["exhibit"]))]
+        return [nodes.paragraph("", text), book.scroll(book.table(header, rows, classes=["map"]))]
 
 
 def spent(record: dict | None, least: str = "") -> tuple[str, str]:

@@ -24,7 +24,7 @@ BOOK = "_build/html"
 """The built book, whose pages are compared with the results where there is one."""
 _CELL = re.compile(r"^>?(-?\d+(?:\.\d+)?)(?: ± (\d+(?:\.\d+)?))?(?: \((\d+)\))?$")
 _NUMBER = r"[-+]?\d+(?:\.\d+)?(?:e[-+]\d+)?"
-_INTERVAL = re.compile(rf"({_NUMBER}) \[({_NUMBER}), ({_NUMBER})\]")
+_INTERVAL = re.compile(rf"({_NUMBER})(?: %|×| points| s)? \[({_NUMBER}), ({_NUMBER})\]")
 _BOOK_CELL = re.compile(rf"^>?({_NUMBER})(?: \[({_NUMBER}), ({_NUMBER})\]| ± {_NUMBER})?(?: n = (\d+))?$")
 
 

@@ -87,6 +87,7 @@ def test_an_executed_notebook_begins_with_todays_verdict_and_ends_with_todays_wo
     assert "inconclusive Table 9. Guided cells are good. Our budget: three seeds." in verdict.get_text()
     assert verdict.find_previous_sibling().name == "h1"
     assert "recorded before code digests were kept" in article.select_one(".provenance").get_text()
+    assert article.select_one("p.download a")["href"].endswith("demo.csv")
     assert "seed = 7" not in article.get_text() and "save()" in article.get_text()
 
 
