@@ -141,9 +141,9 @@ def _prepare(seed: int) -> None:
     """In a process of its own: images to measure on, and the supernet."""
     global _measuring
     torch.set_num_threads(1)
-    rng, (network, card) = numpy_stream(seed, "bench/images"), supernet.load(supernet.CHECKPOINT)
+    rng, network = numpy_stream(seed, "bench/images"), supernet.load(supernet.CHECKPOINT)
     images = rng.integers(0, 256, (1000, 32, 32, 3)).astype(np.uint8)
-    inherited = Inherited(images, images, rng.integers(0, card.n_classes, 1000))
+    inherited = Inherited(images, images, rng.integers(0, network.n_classes, 1000))
     _measuring = partial(inherited.accuracy, network, progress=False)
 
 

@@ -127,7 +127,7 @@ def open_supernet(oracle: str, dataset: str | None = None) -> Measured:
 
 def measure(dataset: str, archs: list[str], draw: int, n_images: int) -> dict[str, np.ndarray]:
     """Accuracies of networks; a job."""
-    network, _ = supernet.load(supernet.adapted(dataset))
+    network = supernet.load(supernet.adapted(dataset))
     return {"accuracy": _images(dataset, draw, n_images).accuracy(network, SPACE.from_string(archs), progress=False)}
 
 

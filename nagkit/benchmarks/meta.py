@@ -98,7 +98,7 @@ def measure(tasks: list[int]) -> dict[str, np.ndarray]:
 
     A task is told apart by the outputs of its own classes alone; the batch statistics come from its own training images.
     """
-    network, _ = supernet.load(supernet.CHECKPOINT)
+    network = supernet.load(supernet.CHECKPOINT)
     classes, archs = _tasks()
     found = []
     for task in tasks:

@@ -43,7 +43,7 @@ class SubNetwork(nn.Module):
 
 def build(arch: np.ndarray, n_classes: int, *, dropout: float = 0.0) -> SubNetwork:
     """`arch` with the weights of the committed supernet; `NagkitError` when that is not there."""
-    return SubNetwork(supernet.load(supernet.CHECKPOINT)[0], arch, n_classes, dropout=dropout)
+    return SubNetwork(supernet.load(supernet.CHECKPOINT), arch, n_classes, dropout=dropout)
 
 
 def _cut(network: Supernet, arch: np.ndarray) -> Supernet:

@@ -15,7 +15,6 @@ from collections.abc import Iterator, Sequence
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -194,6 +193,7 @@ class Supernet(nn.Module):
     def __init__(self, n_classes: int, widths: Sequence[int] = WIDTHS, features: int = FEATURES):
         super().__init__()
         self.widths, self.n_classes, self.features = tuple(widths), n_classes, features
+        self.classes: tuple[int, ...] = ()  # labels of the data set that the outputs stand for, where a file says so
         stem = self.widths[0]
         self.first = nn.Conv2d(3, stem, 3, padding=1, bias=False)
         self.second = nn.Conv2d(stem, stem, 3, stride=2, padding=1, groups=stem, bias=False)
@@ -295,41 +295,27 @@ def adapted(dataset: str) -> Path:
     return CHECKPOINT if dataset == "tiny_imagenet" else CHECKPOINT.with_name(f"{CHECKPOINT.stem}_{dataset}.safetensors")
 
 
-class Card(NamedTuple):
-    """What a checkpoint says of itself."""
-
-    widths: tuple[int, ...]
-    features: int
-    n_classes: int
-    classes: tuple[int, ...]
-    """Labels of the data set that the outputs stand for."""
-
-
 def save(network: Supernet, path: Path, classes: Sequence[int]) -> None:
     """Weights as safetensors, matrices in half precision; `classes` are the labels that the outputs stand for."""
     arrays = {key: (value.half() if value.ndim > 1 else value).cpu().numpy() for key, value in network.state_dict().items()}
-    card = {"widths": network.widths, "features": network.features, "n_classes": network.n_classes, "classes": list(classes)}
-    io.write_arrays(path, arrays, {"format": FORMAT} | card)
+    sizes = {"widths": network.widths, "features": network.features, "n_classes": network.n_classes}
+    io.write_arrays(path, arrays, {"format": FORMAT} | sizes | {"classes": list(classes)})
 
 
-def load(path: Path = CHECKPOINT, widths: Sequence[int] | None = WIDTHS) -> tuple[Supernet, Card]:
-    """A supernet that `save` wrote, and its card.
-
-    `NagkitError` when the file is missing or damaged, is no supernet, or has other `widths` (None: any will do).
-    """
+def load(path: Path = CHECKPOINT, widths: Sequence[int] = WIDTHS) -> Supernet:
+    """A supernet that `save` wrote, with its `classes`; `NagkitError` when there is none, or it has other `widths`."""
     if not path.is_file():
         raise NagkitError(f"there is no supernet at {path}; train it: nagkit train supernet [--adapt DATASET] (hours on a CPU)")
-    arrays, metadata = io.read_arrays(path)
-    if metadata.get("format") != FORMAT:
-        raise NagkitError(f"{path.name} is no supernet ({metadata.get('format', 'no format')!r}, expected {FORMAT!r})")
-    card = Card(tuple(metadata["widths"]), metadata["features"], metadata["n_classes"], tuple(metadata["classes"]))
-    if widths is not None and card.widths != tuple(widths):
-        raise NagkitError(
-            f"{path.name} has widths {card.widths}, expected {tuple(widths)}; train one of these widths, or pass its own"
-        )
-    network = Supernet(card.n_classes, card.widths, card.features)
+    arrays, card = io.read_arrays(path)
+    if card.get("format") != FORMAT:
+        raise NagkitError(f"{path.name} is no supernet ({card.get('format', 'no format')!r}, expected {FORMAT!r})")
+    if tuple(card["widths"]) != tuple(widths):
+        had, wanted = tuple(card["widths"]), tuple(widths)
+        raise NagkitError(f"{path.name} has widths {had}, expected {wanted}; train one of these widths, or pass its own")
+    network = Supernet(card["n_classes"], card["widths"], card["features"])
     try:
         network.load_state_dict({key: torch.from_numpy(value) for key, value in arrays.items()})
     except RuntimeError as error:
         raise NagkitError(f"{path.name} does not hold the weights that its card speaks of; restore or retrain it") from error
-    return network.eval(), card
+    network.classes = tuple(card["classes"])
+    return network.eval()

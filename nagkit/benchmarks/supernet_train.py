@@ -125,7 +125,7 @@ def adapt(dataset: str, path: Path, *, seed: int = 0) -> pd.DataFrame:
     """
     if dataset not in ADAPTED:
         raise unknown("data set to adapt to", dataset, ADAPTED)
-    network, _ = load(CHECKPOINT)
+    network = load(CHECKPOINT)
     images, labels = images_of(dataset, "train")
     rows = np.sort(numpy_stream(seed, f"supernet/{dataset}").permutation(len(images))[:N_ADAPT])
     recipe = recipes("images")["adapted"]

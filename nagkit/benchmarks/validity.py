@@ -86,7 +86,7 @@ def alone(arch: str, epochs: int, seed: int) -> dict[str, np.ndarray]:
 
 def fine_tuned(arch: str, seed: int) -> dict[str, np.ndarray]:
     """The same after one epoch from the weights, classifier included, that `arch` inherits: a quarter of the learning rate."""
-    return _train(arch, seed, replace(recipes("images")["adapted"], epochs=1), supernet.load(supernet.CHECKPOINT)[0])
+    return _train(arch, seed, replace(recipes("images")["adapted"], epochs=1), supernet.load(supernet.CHECKPOINT))
 
 
 def _train(

@@ -100,7 +100,7 @@ def settings(what: str) -> dict:
 
 @cache
 def _contents() -> dict:
-    return yaml.safe_load(RECIPES.read_text())
+    return yaml.load(RECIPES.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
 
 
 def fit(
@@ -169,8 +169,9 @@ def fit_images(
     """`fit` over epochs of `per_epoch` steps on images uint8 `(N, H, W, 3)` with labels int `(N,)`; and the curve.
 
     `loss(step, images, labels, generator)` gets a batch, on the device of `model`, and the random stream of its epoch, on the
-    CPU so that it is the same on every device. `report(network, mean loss)` gives what the curve says of an epoch. `stop_after`
-    ends the call after so many epochs of the whole schedule; other `options` go to `fit`.
+    CPU so that it is the same on every device; where a state is saved within epochs, it has to derive one from the step.
+    `report(network, mean loss)` gives what the curve says of an epoch. `stop_after` ends the call after so many epochs of the
+    whole schedule; other `options` go to `fit`.
     """
     device = next(model.parameters()).device
     x, y = (torch.from_numpy(np.require(part, None, "CW")).to(device) for part in (images, labels.astype(np.int64)))

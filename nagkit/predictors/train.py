@@ -94,9 +94,13 @@ def train(
 
 def get_recipe(kind: str, space: Space = DEFAULT) -> Recipe:
     """How the predictor of `kind` is trained on a space; `NagkitError` for an unknown kind."""
+    return recipes("predictor", get_space(space).name)[_known(kind)]
+
+
+def _known(kind: str) -> str:
     if kind not in KINDS:
         raise unknown("predictor", kind, KINDS)
-    return recipes("predictor", get_space(space).name)[kind]
+    return kind
 
 
 class _Batches:
@@ -214,8 +218,7 @@ def build(
 
 def checkpoint(kind: str, space: Space = DEFAULT, seed: int = 0) -> Path:
     """Path of the committed predictor of `kind` from training seed `seed`; `NagkitError` for an unknown kind."""
-    get_recipe(kind, space)
-    return paths.DATA / "checkpoints" / f"{kind}_{get_space(space).name}_{seed}.safetensors"
+    return paths.DATA / "checkpoints" / f"{_known(kind)}_{get_space(space).name}_{seed}.safetensors"
 
 
 @torch.inference_mode()

@@ -16,8 +16,8 @@ needs_images = pytest.mark.skipif(
 
 def test_the_committed_supernet_is_small_and_knows_its_classes():
     assert supernet.CHECKPOINT.stat().st_size <= 6_000_000
-    _, card = supernet.load()
-    assert card.classes == tuple(images.meta_classes()[0].tolist())
+    network = supernet.load()
+    assert network.classes == tuple(images.meta_classes()[0].tolist())
 
 
 def test_the_study_holds_the_networks_it_names():

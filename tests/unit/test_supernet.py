@@ -182,8 +182,8 @@ def test_what_cannot_be_measured_is_refused():
 def test_a_checkpoint_gives_back_the_network_and_refuses_what_it_is_not(tmp_path):
     net, images = network(), pictures(8)
     supernet.save(net, tmp_path / "net.safetensors", [1, 4, 9, 16, 25])
-    again, card = supernet.load(tmp_path / "net.safetensors", WIDTHS)
-    assert card == (WIDTHS, 16, 5, (1, 4, 9, 16, 25))
+    again = supernet.load(tmp_path / "net.safetensors", WIDTHS)
+    assert (again.widths, again.features, again.n_classes, again.classes) == (WIDTHS, 16, 5, (1, 4, 9, 16, 25))
     torch.testing.assert_close(again(images, supernet.LARGEST), net(images, supernet.LARGEST), rtol=0.05, atol=0.05)
     with pytest.raises(NagkitError, match=r"has widths \(8, 8, 8, 12, 12, 16\), expected \(8, 8, 12, 20, 28, 40\)"):
         supernet.load(tmp_path / "net.safetensors")
@@ -254,13 +254,13 @@ def test_a_supernet_is_trained_and_adapted_in_one_call_each_and_written_with_its
     monkeypatch.setattr(supernet_train, "images_of", some)
     monkeypatch.setattr(supernet_train, "meta_images", lambda split: (images[:32], np.arange(32)))
     curve = supernet_train.build(tmp_path / "supernet.safetensors")
-    _, card = supernet.load(tmp_path / "supernet.safetensors")
-    assert card.classes == tuple(meta_classes()[0].tolist()) and list(curve.columns) == [
+    found = supernet.load(tmp_path / "supernet.safetensors")
+    assert found.classes == tuple(meta_classes()[0].tolist()) and list(curve.columns) == [
         "epoch", "loss", "smallest", "largest"
     ]  # fmt: skip
     supernet_train.adapt("mnist", tmp_path / "adapted.safetensors")
-    _, card = supernet.load(tmp_path / "adapted.safetensors")
-    assert card.classes == tuple(range(10)) and (tmp_path / "adapted.csv").is_file()
+    found = supernet.load(tmp_path / "adapted.safetensors")
+    assert found.classes == tuple(range(10)) and (tmp_path / "adapted.csv").is_file()
 
 
 def test_meta_training_and_meta_validation_share_no_class():
