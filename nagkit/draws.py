@@ -10,9 +10,11 @@ import hashlib
 import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
 from functools import cache
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TextIO
 
 from tqdm.auto import tqdm
 
@@ -21,11 +23,8 @@ from nagkit.data.io import replacing
 from nagkit.errors import NagkitError
 from nagkit.sampling import SHARD, Plan, Pool, joined, load_predictor, prepare
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-_ROWS = 1 << 16
-"""Rows of a Parquet row group."""
+_BATCHES = 32
+"""Batches of draws in a Parquet row group."""
 
 
 def planned(
@@ -64,15 +63,17 @@ def best_first(pools: Iterable[Pool]) -> Pool:
     return pool[(-pool.scores["predicted"]).argsort(kind="stable")]
 
 
-def write(pools: Iterable[Pool], out: Path | None) -> int:
-    """Write draws as they come, as CSV to stdout or to a file, Parquet by its ending `.parquet`; how many they were."""
+def write(pools: Iterable[Pool], out: Path | None) -> None:
+    """Write draws as they come, as CSV to stdout or to a file, Parquet by its ending `.parquet`."""
     if out is None:
-        return _write_csv(pools, sys.stdout)
+        _write_csv(pools, sys.stdout)
+        return
     with replacing(out) as part:
         if out.suffix == ".parquet":
-            return _write_parquet(pools, part)
-        with part.open("w", encoding="utf-8", newline="") as file:
-            return _write_csv(pools, file)
+            _write_parquet(pools, part)
+        else:
+            with part.open("w", encoding="utf-8", newline="") as file:
+                _write_csv(pools, file)
 
 
 def write_parts(
@@ -148,45 +149,26 @@ def _said(file: Path) -> str:
         raise NagkitError(f"{file} is damaged; delete it, and it is drawn again") from None
 
 
-def _write_csv(pools: Iterable[Pool], file) -> int:
-    writer, written = csv.writer(file, lineterminator="\n"), 0
+def _write_csv(pools: Iterable[Pool], file: TextIO) -> None:
+    writer, headed = csv.writer(file, lineterminator="\n"), False
     for pool in pools:
         columns = pool.columns()
-        if not written:
+        if not headed:
             writer.writerow(columns)
         writer.writerows(zip(*columns.values(), strict=True))
-        written += len(pool)
-    return written
+        headed = True
 
 
-def _write_parquet(pools: Iterable[Pool], path: Path, stamp: str = "") -> int:
+def _write_parquet(pools: Iterable[Pool], path: Path, stamp: str = "") -> None:
+    import pyarrow as pa
     from pyarrow import parquet
 
-    written, writer = 0, None
-    for pool in _grouped(pools):
-        table = _arrow(pool).replace_schema_metadata({"nagkit": stamp})
-        writer = writer or parquet.ParquetWriter(path, table.schema)
-        writer.write_table(table)
-        written += len(pool)
-    if writer:
-        writer.close()
-    return written
-
-
-def _grouped(pools: Iterable[Pool]) -> Iterator[Pool]:
-    waiting: list[Pool] = []
-    for pool in pools:
-        waiting.append(pool)
-        if sum(map(len, waiting)) >= _ROWS:
-            yield joined(waiting)
-            waiting = []
-    if waiting:
-        yield joined(waiting)
-
-
-def _arrow(pool: Pool) -> "pa.Table":
-    import pyarrow as pa
-
-    columns = pool.columns()
-    kinds = {name: pa.float64() if name in pool.scores else pa.string() for name in columns}
-    return pa.table(columns, pa.schema(list(kinds.items())))
+    pools, schema = iter(pools), None
+    with ExitStack() as stack:
+        while some := list(islice(pools, _BATCHES)):
+            pool = joined(some)
+            if schema is None:
+                kinds = {"arch": pa.string(), "error": pa.string()} | dict.fromkeys(pool.scores, pa.float64())
+                schema = pa.schema(list(kinds.items()), {"nagkit": stamp})
+                writer = stack.enter_context(parquet.ParquetWriter(path, schema))
+            writer.write_table(pa.table(pool.columns(), schema))

@@ -152,7 +152,7 @@ class Plan:
             for start in range(0, n, SHARD):
                 number = shard + start // SHARD
                 stream = torch_stream(seed, f"sample/{number}" if number else "sample", self.device)
-                for size in _parts(min(SHARD, n - start), BATCH if self.sampler else 16 * BATCH):
+                for size in _parts(min(SHARD, n - start), BATCH if self.sampler else 4 * BATCH):
                     with threads(1):
                         pool = self._batch(size, stream, few)
                     yield pool

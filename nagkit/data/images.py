@@ -76,9 +76,9 @@ def splits(name: str) -> list[str]:
     """Which of `SPLITS` a data set has."""
     source = _source(name)
     if source.is_dir():
-        return _folder_splits(source)
+        return [split for split in SPLITS[:2] if (source / split).is_dir()] or ["all"]
     with _open(source) as archive:
-        return _archive_splits(archive)
+        return [split for split in SPLITS if ("y" if split == "all" else f"y_{split}") in archive]
 
 
 def imagenet32_classes(name: str, class_list: Path | None = None) -> np.ndarray:
@@ -157,20 +157,12 @@ def _open(path: Path) -> Iterator[np.lib.npyio.NpzFile]:
         raise NagkitError(f"{path.name} is truncated or damaged ({error}); fetch or copy it again") from error
 
 
-def _archive_splits(archive: np.lib.npyio.NpzFile) -> list[str]:
-    return [split for split in SPLITS if ("y" if split == "all" else f"y_{split}") in archive]
-
-
-def _folder_splits(folder: Path) -> list[str]:
-    return [split for split in SPLITS[:2] if (folder / split).is_dir()] or ["all"]
-
-
 def _from_archive(source: Path, split: str, per_class: int | None, rng: np.random.Generator | None):
     suffix = "" if split == "all" else f"_{split}"
     with _open(source) as archive:
         kind = next((kind for kind in ("x", "jpeg") if f"{kind}{suffix}" in archive), None)
         if kind is None or f"y{suffix}" not in archive:
-            raise unknown(f"split of {source.name}:", split, _archive_splits(archive))
+            raise unknown(f"split of {source.name}:", split, splits(str(source)))
         labels = archive[f"y{suffix}"]
         if labels.ndim != 1 or labels.dtype.kind not in "iu":
             raise NagkitError(f"{source.name}: labels must be integers (N,), got {labels.dtype} {labels.shape}")
@@ -198,8 +190,8 @@ def _from_archive(source: Path, split: str, per_class: int | None, rng: np.rando
 
 def _from_folder(source: Path, split: str, per_class: int | None, rng: np.random.Generator | None):
     folders = _class_folders(source)
-    if split not in _folder_splits(source):
-        raise unknown(f"split of folder {source.name}:", split, _folder_splits(source))
+    if split not in splits(str(source)):
+        raise unknown(f"split of folder {source.name}:", split, splits(str(source)))
     files, labels = [], []
     for label, folder in enumerate(folders):
         where = folder if split == "all" else source / split / folder.name
