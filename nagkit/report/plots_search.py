@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from nagkit.report.plots import DASHES, MARKERS, NAMES, PALETTE, STYLE, _panels, closed, legend
+from nagkit.report.plots import MARKERS, NAMES, PALETTE, STYLE, _panels, closed, legend
 
 FEWEST = 5
 """Seeds below which an interval would fill the panel and say nothing."""
@@ -41,29 +41,6 @@ def oracle_agreement(
         right.set_xticks(sizes)
         left.legend(loc="upper left", markerscale=1.6, handletextpad=0.2)
         right.legend(loc="lower right")
-    return closed(figure)
-
-
-def supernet_panels(curve: pd.DataFrame, pairs: pd.DataFrame, depths: Mapping[int, np.ndarray]) -> Figure:
-    """Left: validation accuracy by epoch. Middle: networks trained alone against what they inherit. Right: by depth.
-
-    `curve`, `pairs` and `depths` as in `nagkit.studies.supernet.Study`. Bars of the middle panel are 95 % binomial intervals
-    of 4,000 images.
-    """
-    with plt.rc_context(STYLE):
-        figure, (left, middle, right) = _panels(3, width=13)
-        for i, size in enumerate(("largest", "smallest")):
-            left.plot(curve["epoch"], curve[size], DASHES[i], color=PALETTE[i], label=f"{size} network")
-        left.set(xlabel="epoch", ylabel="validation accuracy (%)", title="training of the supernet")
-        x, y = (pairs[kind].to_numpy() for kind in ("inherited", "alone"))
-        bars = [1.96 * np.sqrt(v * (100 - v) / 4000) for v in (x, y)]
-        middle.errorbar(x, y, xerr=bars[0], yerr=bars[1], fmt="none", ecolor="#BBBBBB", elinewidth=1)
-        shown = middle.scatter(x, y, c=pairs["macs"], cmap="cividis", s=36, zorder=3)
-        figure.colorbar(shown, ax=middle, label="multiply-accumulates (millions)")
-        middle.set(xlabel="inherited accuracy (%)", ylabel="trained alone (%)", title="the same networks")
-        right.boxplot(list(depths.values()), tick_labels=[str(depth) for depth in depths], medianprops={"color": PALETTE[1]})
-        right.set(xlabel="layers in every stage", ylabel="inherited accuracy (%)", title="by depth")
-        left.legend(loc="lower right")
     return closed(figure)
 
 

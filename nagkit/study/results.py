@@ -148,7 +148,7 @@ class Results:
         from IPython.display import Markdown
 
         def spelled(match: re.Match) -> str:
-            row, column, metric, *origin = (part.strip() for part in match[1].split("|"))
+            row, column, metric, *origin = (" ".join(part.split()) for part in match[1].split("|"))
             return tidy.spelled(self.number(row, column, metric, *origin))
 
         return Markdown(re.sub(r"\{([^{}]+\|[^{}]+)\}", spelled, text))

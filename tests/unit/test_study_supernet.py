@@ -7,13 +7,14 @@ import pytest
 from nagkit.benchmarks import supernet, validity
 from nagkit.rng import numpy_stream
 from nagkit.spaces import mbv3
-from nagkit.studies import supernet as study
+from nagkit.study import supernet as study
+from nagkit.study.exhibit import Exhibit
 from nagkit.study.jobs import Done
 
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
-    """A function: how `alone` and `inherited` follow from cost, and the noise of a draw → the study."""
+    """A function: how `alone` and `inherited` follow from cost, and the noise of a draw → the results."""
 
     def made(alone, inherited, noise, shift=0.0):
         rng = numpy_stream(0, "test/supernet study")
@@ -39,7 +40,9 @@ def run(tmp_path, monkeypatch):
         supernet.CHECKPOINT.write_text("weights")
         pd.DataFrame({"epoch": [1, 2], "loss": [5.0, 4.0], "smallest": [2.0, 3.0], "largest": [2.5, 4.0]}).to_csv(study.CURVE)
         validity.build(validity.FILE)
-        return study.supernet_validity("quick", 0)
+        results = Exhibit("supernet", oracle="supernet").run()
+        results.compute(study.assess, resamples=200)
+        return results
 
     return made
 
@@ -49,38 +52,35 @@ def _cost(archs):
 
 
 def _value(found, row, column, metric):
-    return found.exhibit.frame().set_index(["row", "column", "metric"]).loc[(row, column, metric), "value"]
+    return found.number(row, column, metric)["value"]
 
 
 def test_a_perfect_oracle_ranks_perfectly_and_equals_the_null_it_is(run):
     found = run(lambda cost: 5 + cost, lambda cost: 10 + cost / 2, 0.0, shift=3.0)
     assert _value(found, study.ALL, "all", study.TAU) == _value(found, study.DRAWN, "all", study.TAU) == 1
     assert _value(found, study.NULLS[0], "all", study.TAU) == 1
-    assert _value(found, study.DRAWN, study.NULLS[0], "Kendall τ above the null") == 0
-    assert _value(found, "two draws of images", "all", "Kendall τ between measurements") == 1
-    assert "says not distinguishably more or less (difference +0.00" in study.verdict(found)
+    assert _value(found, "inherited-1000 minus macs", "all", f"difference of {study.TAU}") == 0
+    assert _value(found, study.DRAWN, "all", "τ between draws") == 1
 
 
 def test_a_shift_common_to_a_draw_is_noise_of_the_level_and_not_of_the_ranking(run):
     found = run(lambda cost: 5 + cost, lambda cost: 10 + cost, 0.0, shift=3.0)
-    column = f"{validity.N_DRAWS} draws of 1,000 images"
-    assert _value(found, "as measured", column, "repeat noise") == pytest.approx(3 * np.std(range(5), ddof=1), abs=1e-3)
-    assert _value(found, "draw means taken off", column, "repeat noise") == pytest.approx(0, abs=1e-3)
+    assert _value(found, "as-measured", "five draws", "repeat noise") == pytest.approx(3 * np.std(range(5), ddof=1), abs=1e-3)
+    assert _value(found, "means-off", "five draws", "repeat noise") == pytest.approx(0, abs=1e-3)
 
 
 def test_the_noise_of_a_draw_is_found(run):
     """100 independent normal numbers have a standard deviation within a quarter of the true one (false alarm below 0.1 %)."""
     found = run(lambda cost: 5 + cost, lambda cost: 10 + cost, 2.0)
-    column = f"{validity.N_DRAWS} draws of 1,000 images"
-    for row in ("as measured", "draw means taken off"):
-        assert _value(found, row, column, "repeat noise") == pytest.approx(2.0, rel=0.25)
-    assert _value(found, "fresh networks", "two draws", "within the noise") >= 70
+    for row in ("as-measured", "means-off"):
+        assert _value(found, row, "five draws", "repeat noise") == pytest.approx(2.0, rel=0.25)
+    assert _value(found, "fresh", "two draws", "within the noise") >= 70
 
 
 def test_an_oracle_worse_than_its_null_is_called_so(run):
     found = run(lambda cost: 5 + cost, lambda cost: 10 - cost, 0.0)
     assert _value(found, study.ALL, "all", study.TAU) == -1
-    assert "inherited accuracy says less" in study.verdict(found) and "below the 0.5" in study.verdict(found)
+    assert found.number("inherited-4000 minus macs", "all", f"difference of {study.TAU}").hi < 0
 
 
 def test_each_depth_has_its_depth_and_no_group_repeats_another():
