@@ -1,5 +1,8 @@
 """Pools of any size: the same draws in a file and in a folder, whoever drew them, and only whole parts."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -116,3 +119,17 @@ def test_an_objective_adds_its_own_column():
     assert list(pool.columns()) == ["arch", "error", "predicted", "latency_pixel3"]
     assert "latency_pixel3: linear model of 40 measured cells" in notes[0]
     assert nb201.Space().is_valid(pool.valid).all()
+
+
+def test_memory_does_not_grow_with_the_number_of_draws(tmp_path):
+    """Ten times as many draws, and not ten bytes more for each: a table of them would hold two hundred."""
+    peaks = []
+    for n in (30_000, 300_000):
+        code = (
+            "import resource, pathlib; from nagkit import draws\n"
+            f"draws.write(draws.planned('nb201')[0].draws({n}), pathlib.Path({str(tmp_path / 'pool.csv')!r}))\n"
+            "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        peaks.append(int(done.stdout) * (1 if sys.platform == "darwin" else 1024))
+    assert peaks[1] - peaks[0] < 10 * 270_000
