@@ -256,6 +256,8 @@ def scatter(
     small, words = data["row"].isin(faint), {"x": x, "y": y, "legend": False}
     plot = plot.add(so.Dot(pointsize=2, color="#9A9A9A"), data=data[small], **words) if small.any() else plot
     plot.add(so.Dot(pointsize=4.5, alpha=0.8), data=data[~small], color="row", marker="row", **words).plot()
+    for cloud in (cloud for ax in figure.axes for cloud in ax.collections):
+        cloud.set_rasterized(len(cloud.get_offsets()) > 500)  # or the SVG has megabytes
     for ax, title in zip(figure.axes, panels, strict=True):
         if common:
             ax.step(*np.asarray(steps).T, where="post", color=INK, lw=1.1)

@@ -12,11 +12,8 @@ from nagkit.errors import NagkitError
 from nagkit.report import exhibits
 from nagkit.studies import (
     ablation,
-    calibration,
-    exact_guidance,
     hardware,
     robustness,
-    samplers,
     table1,
     table2,
     table4,
@@ -27,14 +24,11 @@ STUDIES = {
     "table1": (table1.table1, table1.verdict),
     "table2": (table2.table2, table2.verdict),
     "ablation_dataset": (ablation.ablation_dataset, ablation.ablation_verdict),
-    "exact_guidance": (exact_guidance.exact_guidance, exact_guidance.verdict),
-    "ofa_calibration": (calibration.ofa_calibration, calibration.verdict),
     "table5": (robustness.table5, robustness.table5_verdict),
     "table10": (robustness.table10, robustness.table10_verdict),
     "figure7": (robustness.figure7, robustness.figure7_verdict),
     "hardware": (hardware.hardware, hardware.verdict),
     "table4": (table4.table4, table4.verdict),
-    "figure_samplers": (samplers.figure_samplers, samplers.verdict),
 }
 ORACLES = ("surrogate", "ofa-surrogate", "ofa-surrogate, surrogate", "supernet", "supernet-surrogate", "")
 """Those that need no download; "supernet": committed measurements."""

@@ -18,7 +18,6 @@ from nagkit.errors import NagkitError
 from nagkit.report import exhibits, objective_plots, plots, statistics
 from nagkit.report.exhibits import Exhibit
 from nagkit.report.statistics import Interval
-from nagkit.studies.samplers import total_variation
 
 matplotlib.use("agg")
 PAPER = yaml.safe_load((paths.DATA / "paper.yaml").read_text(encoding="utf-8"))
@@ -284,11 +283,3 @@ def test_every_figure_draws_without_a_warning_and_is_closed():
     for figure in made:
         figure.canvas.draw()
     assert not matplotlib.pyplot.get_fignums()
-
-
-def test_total_variation_counts_invalid_draws_as_mass_off_the_law():
-    law = np.full((6, 5), 0.2)
-    balanced = np.repeat(np.arange(5)[:, None], 6, axis=1)
-    assert total_variation(balanced, law) == pytest.approx(0)
-    assert total_variation(np.full((4, 6), -1), law) == pytest.approx(1)
-    assert total_variation(np.zeros((4, 6)), law) == pytest.approx(0.8)

@@ -196,9 +196,7 @@ def test_a_checkpoint_gives_back_the_network_and_refuses_what_it_is_not(tmp_path
         supernet.load(tmp_path / "net.safetensors", WIDTHS)
 
 
-@pytest.mark.parametrize(
-    "arch", [None, supernet.SMALLEST], ids=["sandwich", "one network"]
-)
+@pytest.mark.parametrize("arch", [None, supernet.SMALLEST], ids=["sandwich", "one network"])
 def test_training_learns_and_goes_on_where_it_stopped(arch, tmp_path):
     """Two kinds of images, bright and dark: separable, so that the loss of two classes (0.69) has to fall well below."""
     rng = numpy_stream(0, "test")
