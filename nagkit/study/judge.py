@@ -163,7 +163,7 @@ def _part(check: Mapping, tables: Mapping[str, pd.DataFrame]) -> Part:
     word = _majority([number.word for number in numbers])
     if word in (REPRODUCED, FAILED):
         limits = {}
-    said = f"{RULES[check['rule']]}. Δ = {_spread(check['delta'])}: {check['because']}."
+    said = f"It holds when {RULES[check['rule']]}. Δ = {_spread(check['delta'])}: {check['because']}."
     return Part(check["part"], word, "; ".join(limits), "; ".join(limits.values()), said, tuple(numbers))
 
 
@@ -296,7 +296,7 @@ def numbers_html(verdict: Verdict) -> str:
         limit = ": ".join(filter(None, (part.limit, part.why)))
         said = escape(" ".join(filter(None, (limit and f"{limit[0].upper()}{limit[1:]}.", part.said))))
         made.append(f"<p>{_pill(part.word)} <strong>{escape(part.name)}.</strong> {said}</p>")
-        lines = [("", "ours [95 %]", "against", "difference", ""), *part.numbers]
+        lines = [("", "ours [95 %]", "against", "difference" * bool(part.word), ""), *part.numbers]
         cells = ["".join(f"<td>{escape(text)}</td>" for text in line) for line in lines]
         rows = "".join(f"<tr>{line}</tr>" for line in cells)
         made += [f'<div class="nagkit-scroll"><table class="nagkit-table">{rows}</table></div>'] if part.numbers else []

@@ -49,7 +49,7 @@ def anchors(path: Path) -> set[str]:
 
 
 def pages() -> list[Path]:
-    return [HTML / f"{name}.html" for name in TOC] + sorted((HTML / "results").glob("*.html"))
+    return list(dict.fromkeys([*(HTML / f"{name}.html" for name in TOC), *sorted((HTML / "results").glob("*.html"))]))
 
 
 def test_every_internal_link_and_file_exists():
