@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from nagkit import paths
+from nagkit.predictors import images
 from nagkit.report.exhibits import Exhibit
 from nagkit.report.statistics import mean_ci
 from nagkit.spaces import nb201
-from nagkit.studies import published
 
 SPACE = nb201.Space()
 DATASETS = ("cifar10", "cifar100")
@@ -24,7 +24,9 @@ Groups = list[list[np.ndarray]]
 
 def inputs() -> tuple[Path, ...]:
     """The committed files that a pool rests on."""
-    return (*published.inputs(), *sorted((paths.DATA / "checkpoints").glob("ranking_nb201_*.safetensors")))
+    folder = paths.DATA / "checkpoints"
+    kinds = (sorted(folder.glob(f"{kind}_nb201_*.safetensors")) for kind in ("noise-aware", "ranking"))
+    return (folder / "score_nb201.safetensors", *sum(kinds, []), images.CODES)
 
 
 # Measures -------------------------------------------------------------------------------------------------------------

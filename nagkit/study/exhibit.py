@@ -142,6 +142,7 @@ class Exhibit:
         results = into or Results(self)
         if results.recorded:
             return results
+        results.note([], getattr(self.benchmark, "files", ()))
         results.options = {"n_workers": n_workers, "scheduler": scheduler, "progress": progress}
         keys = [
             (name, column, at, seeds)

@@ -5,6 +5,7 @@ and stays in the count, nothing is drawn again. All jobs return `archs`, int8 `(
 """
 
 import time
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -33,18 +34,18 @@ def top(space: str, ranking: str, n: int) -> Task:
 
 def unguided(space: str, n: int, *, prior: str) -> Task:
     """`n` draws of a prior, without guidance."""
-    return Task(sample, {"space": space, "n": n, "guide": False, **_settings(space, prior)}, _checkpoints(space, prior))
+    return Task(sample, {"space": space, "n": n, "guide": False, **_settings(space, prior)}, checkpoints(space, prior))
 
 
 def sorted_draws(space: str, n: int, *, prior: str, of: int) -> Task:
     """The `n` of `of` unguided draws that the ranking predictor scores highest (the paper's "unconditional + sorting")."""
     arguments = {"space": space, "n": n, "of": of, **_settings(space, prior)}
-    return Task(best_draws, arguments, _checkpoints(space, prior, "ranking"))
+    return Task(best_draws, arguments, checkpoints(space, prior, "ranking"))
 
 
 def every_architecture(space: str, n: int) -> Task:
     """Generate nothing: the `n` architectures that the ranking predictor scores highest in the whole (listed) space."""
-    return Task(best_of_all, {"space": space, "n": n}, _checkpoints(space, "exact", "ranking"))
+    return Task(best_of_all, {"space": space, "n": n}, checkpoints(space, "exact", "ranking"))
 
 
 def guided(space: str, n: int, *, prior: str, rule: str = "x0", scale: float | str | None = None) -> Task:
@@ -54,7 +55,7 @@ def guided(space: str, n: int, *, prior: str, rule: str = "x0", scale: float | s
     """
     scale = presets.strength(space, prior, rule, scale)
     arguments = {"space": space, "n": n, "rule": rule, "scale": scale, **_settings(space, prior)}
-    return Task(sample, arguments, _checkpoints(space, prior, {"x0": "ranking", "xt": "noise-aware"}[rule]))
+    return Task(sample, arguments, checkpoints(space, prior, {"x0": "ranking", "xt": "noise-aware"}[rule]))
 
 
 def _settings(space: str, prior: str) -> dict[str, object]:
@@ -62,7 +63,7 @@ def _settings(space: str, prior: str) -> dict[str, object]:
     return {"prior": prior} | {key: ours.get(key, 5.0) for key in ("sampler", "steps", "sigma_max")}
 
 
-def _checkpoints(space: str, prior: str, *predictors: str) -> tuple[Path, ...]:
+def checkpoints(space: str, prior: str, *predictors: str) -> tuple[Path, ...]:
     """The committed files that a pool rests on."""
     folder = paths.DATA / "checkpoints"
     found = [path for kind in predictors for path in sorted(folder.glob(f"{kind}_{space}_*.safetensors"))]
@@ -105,12 +106,17 @@ def best_draws(space: str, n: int, of: int, seed: int, dataset: str, training_se
     """A job: the `n` of `of` unguided draws that the ranking predictor scores highest, equal ones in the order of drawing."""
     archs = sample(space, of, seed, guide=False, **settings)["archs"]
     kept = archs[(archs >= 0).any(axis=1)]
-    scores = load_predictor(space, dataset, training_seed=training_seed).rank(kept).round(4)
-    return {"archs": kept[np.argsort(-scores, kind="stable")[:n]]}
+    liked = load_predictor(space, dataset, training_seed=training_seed).rank(kept).round(4)
+    return {"archs": kept[np.argsort(-liked, kind="stable")[:n]]}
 
 
-def best_of_all(space: str, n: int, dataset: str, training_seed: int) -> dict[str, np.ndarray]:
+def best_of_all(space: str, n: int, dataset: str, training_seed: int, seed: int = 0) -> dict[str, np.ndarray]:
     """A job: the `n` architectures of the space that the ranking predictor scores highest, ties broken at random."""
-    every = get_space(space).all()
-    scores = load_predictor(space, dataset, training_seed=training_seed).rank(every).round(4)  # isomorphic cells stay tied
-    return {"archs": ranked(every, scores, rng=numpy_stream(training_seed, f"pool/every/{dataset}"))[:n]}
+    ties = numpy_stream(seed, f"pool/every/{dataset}/{training_seed}")
+    return {"archs": ranked(get_space(space).all(), scores(space, dataset, training_seed), rng=ties)[:n]}
+
+
+@cache
+def scores(space: str, dataset: str, training_seed: int) -> np.ndarray:
+    """The ranking predictor's score of every architecture of a listed space, float64 `(size,)`; isomorphic ones are tied."""
+    return load_predictor(space, dataset, training_seed=training_seed).rank(get_space(space).all()).round(4)

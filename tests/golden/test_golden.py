@@ -15,14 +15,12 @@ from nagkit.studies import (
     hardware,
     robustness,
     table1,
-    table2,
     table4,
 )
 
 GOLDEN = Path(__file__).parent
 STUDIES = {
     "table1": (table1.table1, table1.verdict),
-    "table2": (table2.table2, table2.verdict),
     "ablation_dataset": (ablation.ablation_dataset, ablation.ablation_verdict),
     "table5": (robustness.table5, robustness.table5_verdict),
     "table10": (robustness.table10, robustness.table10_verdict),
