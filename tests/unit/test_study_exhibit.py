@@ -3,11 +3,13 @@
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from nagkit import paths
+from nagkit.benchmarks.table import open_benchmark
 from nagkit.errors import NagkitError
-from nagkit.study import estimates, tidy
+from nagkit.study import estimates, measures, pool, tidy
 from nagkit.study.exhibit import Exhibit, sizes
 from nagkit.study.jobs import Task
 
@@ -178,3 +180,17 @@ def test_an_interval_stays_in_the_range_of_its_quantity():
 def test_text_takes_its_numbers_from_the_results():
     said = declared().run(progress=False).say("A level of {low | a | level}.").data
     assert said.startswith("A level of 11.5 [") and "{" not in said
+
+
+def test_a_real_study_gives_the_same_numbers_in_two_processes(monkeypatch, tmp_path):
+    def pools(n_workers):
+        monkeypatch.setenv("NAGKIT_CACHE", str(tmp_path / f"workers-{n_workers}"))
+        exhibit = Exhibit("test", columns=["cifar10"], benchmark=open_benchmark("nb201", "surrogate"))
+        over = {"training_seed": range(2), "seed": range(1)}
+        exhibit.row("random", pool.uniform("nb201", 20), over={"seed": range(2)})
+        exhibit.row("guided", pool.guided("nb201", 20, prior="exact"), over=over)
+        exhibit.metric("mean", measures.mean, unit="%")
+        exhibit.metric("distinct", measures.distinct, unit="count")
+        return exhibit.run(n_workers=n_workers, progress=False).frame
+
+    pd.testing.assert_frame_equal(pools(1), pools(2))
