@@ -245,28 +245,32 @@ def _holding(part: Part) -> str:
 
 
 class Box:
-    """Verdicts with their claims, as a notebook shows them: the numbers behind them are folded."""
+    """Verdicts with their claims, as a notebook shows them: the numbers behind them are folded; `remark` is said first."""
 
-    def __init__(self, judged: Sequence[tuple[Mapping, Verdict]]):
-        self.judged = judged
+    def __init__(self, judged: Sequence[tuple[Mapping, Verdict]], remark: str = ""):
+        self.judged, self.remark = judged, remark
 
     def _repr_html_(self) -> str:
-        return "".join(box_html(*one) for one in self.judged)
+        said = f"<p>{escape(self.remark)}</p>" if self.remark else ""
+        return said + "".join(box_html(*one) for one in self.judged)
 
     def _repr_markdown_(self) -> str:
-        return "\n\n".join(
-            f"**{verdict.word}** · {entry['exhibit']}: {entry['claim']} {because(verdict)}" for entry, verdict in self.judged
-        )
+        said = (f"**{one.word}** · {entry['exhibit']}: {entry['claim']} {because(one)}" for entry, one in self.judged)
+        return "\n\n".join(filter(None, (self.remark, *said)))
 
 
-def box(name: str, frame: pd.DataFrame) -> Box:
-    """The verdicts on the claims that the exhibit `name` examines, by its results `frame` and recorded ones of others."""
+def box(name: str, frame: pd.DataFrame, *, quick: bool = False) -> Box:
+    """The verdicts on the claims that the exhibit `name` examines, by its results `frame` and recorded ones of others.
+
+    Those of a `quick` run say that they are.
+    """
     examined = [entry for entry in entries() if entry.get("results") == name and "claim" in entry]
     if not examined:
         raise NagkitError(f"book/exhibits.yaml has no claim with results {name!r}; declare one, or show no verdict")
     files = {other: paths.results("paper") / f"{other}.csv" for entry in examined for other in needs(entry) - {name}}
     tables = {other: tidy.read_csv(file) for other, file in files.items() if file.is_file()} | {name: frame}
-    return Box([(entry, judge(entry, tables, lenient=True)) for entry in examined])
+    remark = "By the few seeds of a quick run, not by the recorded numbers:" if quick else ""
+    return Box([(entry, judge(entry, tables, lenient=True)) for entry in examined], remark)
 
 
 def because(verdict: Verdict) -> str:

@@ -157,7 +157,7 @@ class Results:
         """The judge's verdict on this exhibit's claims, as a box."""
         from nagkit.study import judge
 
-        return judge.box(self.exhibit.name, self.frame)
+        return judge.box(self.exhibit.name, self.frame, quick=self.exhibit.profile == "quick")
 
     def provenance(self) -> "Box":
         """Who computed the numbers, from the job files; for the profile `recorded`, what the recorded run said."""

@@ -176,6 +176,7 @@ def test_a_box_shows_verdict_limit_and_folded_numbers():
     html, markdown = shown._repr_html_(), shown._repr_markdown_()
     assert 'class="verdict-box"' in html and "<details>" in html and "Table 3." in html
     assert markdown.startswith("**") and "Table 3: " in markdown
+    assert judge.box("table3", frame, quick=True)._repr_markdown_().startswith("By the few seeds of a quick run")
     with pytest.raises(NagkitError, match="no claim with results 'figure_samplers'"):
         judge.box("figure_samplers", pd.DataFrame())
 
