@@ -127,7 +127,7 @@ def _beside(entry: Mapping, tables: Mapping[str, pd.DataFrame], lenient: bool) -
         try:
             for one in select(_table(selector, tables, theirs), selector, "paper" if theirs else "ours"):
                 ours, paper = ("", tidy.spelled(one)) if theirs else (tidy.spelled(one), "")
-                yield Number(", ".join(filter(None, (said["name"], _name(said, one, ("column",))))), ours, paper, "", "")
+                yield Number(", ".join(filter(None, (said["name"], _name(said, one, ())))), ours, paper, "", "")
         except NagkitError:
             if not lenient:
                 raise
@@ -184,9 +184,9 @@ def _pairs(check: Mapping, table: pd.DataFrame) -> Iterator[tuple[pd.Series, pd.
         yield from ((one, float(check.get("than", 0)), _name(check, one)) for one in ours)
 
 
-def _name(check: Mapping, entry: pd.Series, keys: Sequence[str] = ("row", "metric", "column")) -> str:
+def _name(check: Mapping, entry: pd.Series, always: Sequence[str] = ("row",)) -> str:
     """What tells a number from the others of its check: row, and metric and column where there are several."""
-    return ", ".join(label(entry[key]) for key in keys if key == "row" or len(listed(check, key)) > 1)
+    return ", ".join(label(entry[key]) for key in ("row", "metric", "column") if key in always or len(listed(check, key)) > 1)
 
 
 def _rival(gap: pd.Series, table: pd.DataFrame) -> pd.Series:
