@@ -15,7 +15,6 @@ from nagkit.studies import (
     hardware,
     robustness,
     table1,
-    table4,
 )
 
 GOLDEN = Path(__file__).parent
@@ -26,7 +25,6 @@ STUDIES = {
     "table10": (robustness.table10, robustness.table10_verdict),
     "figure7": (robustness.figure7, robustness.figure7_verdict),
     "hardware": (hardware.hardware, hardware.verdict),
-    "table4": (table4.table4, table4.verdict),
 }
 ORACLES = ("surrogate", "ofa-surrogate", "ofa-surrogate, surrogate", "supernet", "supernet-surrogate", "")
 """Those that need no download; "supernet": committed measurements."""

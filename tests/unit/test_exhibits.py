@@ -141,7 +141,7 @@ def test_paper_rows_are_tidy_and_each_number_stands_once(name):
         ("table2", "metad2a", "cifar100", "trained", 100),
         ("table3", "diffusionnag", "cifar10", "mean", 93.13),
         ("figure3", "diffusionnag-bo", "100", "ofa incumbent", 83.55),
-        ("table4", "DiffusionNAG without positional embedding", "mbv3", "validity", 42.17),
+        ("table4", "diffusionnag-no-positions", "mbv3", "validity", 42.17),
         ("cost", "DiffusionNAG", "nb201", "score network training", 3.43),
     ],
 )

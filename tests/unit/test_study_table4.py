@@ -1,18 +1,17 @@
-"""Table 4: what its rulers are, and that its figures and its text draw what they are given."""
+"""Table 4: what its rulers are, what becomes of draws, and that a network is trained once."""
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from scipy.stats import binom
 
 from nagkit.diffusion.exact import ExactDenoiser, exact_prior
+from nagkit.diffusion.train import train_score
 from nagkit.errors import NagkitError
-from nagkit.report import generation
 from nagkit.rng import numpy_stream, torch_stream
 from nagkit.spaces.base import get_space, keys
-from nagkit.studies import table4
-from nagkit.study import figures
+from nagkit.study import figures, table4, trained_score
+from nagkit.study.exhibit import Run
 
 SPACE = get_space("mbv3")
 
@@ -25,17 +24,17 @@ def test_keys_are_equal_exactly_for_equal_rows():
     assert not np.isin(keys(np.full((1, 6), 7)), keys(archs)).any()
 
 
-@pytest.mark.parametrize(("row", "expected"), zip(table4.NULLS, (table4.PLATEAU, (9 / 16 * 13 / 16) ** 5), strict=True))
+@pytest.mark.parametrize(("row", "expected"), zip(table4.NULLS, (table4.PLATEAU / 100, (9 / 16 * 13 / 16) ** 5), strict=True))
 def test_independent_slots_are_valid_as_often_as_the_formula_says(row, expected):
     """Binomial, false alarm 1e-5."""
-    x = table4._independent(table4.NULLS[row], 5000, numpy_stream(0, "test/independent"))
+    x = table4.independent(row, 5000, 0)
     low, high = binom.interval(1 - 1e-5, 5000, expected)
     assert low <= (SPACE.decode(x)[1] == "").sum() <= high
-    assert pytest.approx(0.5549, abs=1e-4) == table4.PLATEAU
+    assert pytest.approx(55.49, abs=0.01) == table4.PLATEAU
 
 
 def test_the_mean_of_independent_slots_is_bayes():
-    filled, sigma = np.array([1.0, 1.0, 2 / 3, 1 / 3]), torch.tensor([0.7, 2.0])
+    filled, sigma = table4.NULLS["independent-slots"], torch.tensor([0.7, 2.0])
     x = torch.randn((2, 20, 9), generator=torch_stream(0, "test"), dtype=torch.float64)
     mean = table4.independent_mean(x, sigma.double(), filled)
     codes = torch.cat([2 * torch.eye(9, dtype=torch.float64) - 1, -torch.ones(1, 9, dtype=torch.float64)])
@@ -56,25 +55,30 @@ def test_the_less_a_denoiser_knows_the_larger_its_loss():
     assert losses[1] - losses[0] < 0.5 * (losses[2] - losses[1])  # the coupling is worth less than positions are
 
 
-def test_the_paper_prints_what_the_data_file_says():
-    printed = table4.printed()
-    assert printed["mbv3"] == {"GDSS-style": 0.0, "Without positions": 42.17, "With positions": 100.0}
-    assert set(printed["nb201"]) == set(table4.KINDS.values())
+def test_a_job_counts_what_becomes_of_every_draw_and_a_seed_0_network_is_the_committed_one():
+    size = {"n": 40, "steps": 3, "n_loss": 40}
+    for kind, space in (("exact", "nb201"), ("positions", "nb201"), ("all-alike", "mbv3")):
+        arrays = table4.judge(space, kind, {"nb201": 0.5, "mbv3": 1.0}, 0, **size)
+        run = Run(kind, space, {}, arrays, np.empty(0), np.empty(0))
+        assert sum(table4.fate(run).values()) == pytest.approx(100)
+        assert table4.named("validity, arg-max")(run) == 100
+        assert len(table4.slots(run)) == (5 if space == "mbv3" else 0)
+        assert len(table4.curve(2)(run)) == (10 if kind == "positions" else 0)
 
 
-def test_figures_are_drawn_for_any_number_of_seeds_and_rows():
-    curves = pd.DataFrame(
-        [(space, row, seed, step, step / 100, 10.0 * seed) for space in ("nb201", "mbv3") for row in ("a", "b")
-         for seed in range(2) for step in (100, 200)],
-        columns=["space", "row", "seed", "step", "minutes", "valid"],
-    )  # fmt: skip
-    drawn = generation.validity_curves(curves, plateau={"mbv3": 55.5}, paper={"mbv3": {"a": 42.0}})
-    assert len(drawn.axes) == 2
-    assert any("55.5" in text.get_text() for text in drawn.axes[1].texts)
-    rows = [("mbv3", "a", "validity", 60.0), ("mbv3", "a", "error: not finite", 0.0), ("mbv3", "a", "error: odd", 40.0)]
-    frame = pd.DataFrame(rows, columns=["column", "row", "metric", "value"]).assign(origin="ours")
-    bars = generation.error_bars(frame).axes[0]
-    assert [text.get_text() for text in bars.get_legend().get_texts()] == ["valid", "odd"]
+def test_a_network_that_is_not_committed_is_trained_once_and_kept(tmp_path, monkeypatch):
+    monkeypatch.setenv("NAGKIT_CACHE", str(tmp_path))
+    asked = []
+
+    def short(space, *, network, share, seed, out, progress):
+        asked.append(seed)
+        return train_score(space, network=network, share=share, seed=seed, out=out, progress=progress, steps=2)
+
+    monkeypatch.setattr(trained_score, "train_score", short)
+    trained = [trained_score.score_network("nb201", "positions", 0.5, 7) for _ in range(2)]
+    x, sigma = torch.zeros(1, 8, 7), torch.ones(1)
+    assert asked == [7] and torch.equal(*(denoiser(x, sigma) for denoiser, _ in trained))
+    assert trained[0][1]["step"].tolist() == [2] and not list((tmp_path / "training").iterdir())
 
 
 def test_a_drawing_has_a_box_for_each_slot_and_needs_a_network():
