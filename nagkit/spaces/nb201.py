@@ -57,7 +57,7 @@ class Space(CellSpace):
         "imagenet16-120-validation": {"dataset": "imagenet16-120", "asked": "validation12", "reported": "validation12"},
     }
     development = "imagenet16-120-validation"
-    cost = staticmethod(cost)
+    cost, hand_rule = staticmethod(cost), staticmethod(hand_rule)
     null_rankings = {
         "largest": lambda archs, rng: ranked(archs, *cost(archs), rng=rng),  # parameters, then multiply-accumulates
         "hand-rule": lambda archs, rng: ranked(archs, hand_rule(archs), rng=rng),

@@ -18,8 +18,6 @@ from nagkit.spaces import nb201
 
 SPACE = nb201.Space()
 DATASETS = ("cifar10", "cifar100")
-Groups = list[list[np.ndarray]]
-"""Pools by training seed of the predictor (or tie-breaking seed of a null) and sampling seed, int8 `(draws, 6)` each."""
 
 
 def inputs() -> tuple[Path, ...]:
@@ -58,11 +56,6 @@ def distinct(pool: np.ndarray, accuracy: np.ndarray | None = None) -> float:
 def valid(pool: np.ndarray, accuracy: np.ndarray | None = None) -> float:
     """Number of valid draws."""
     return float(len(codes(pool)))
-
-
-def by_group(groups: Groups, measure: Callable, accuracy: np.ndarray) -> np.ndarray:
-    """`measure(pool, accuracy)`, averaged over the sampling seeds of every group, float64 `(groups,)`."""
-    return np.array([np.mean([measure(pool, accuracy) for pool in group]) for group in groups])
 
 
 def add(exhibit: Exhibit, row: str, column: str, metric: str, values: np.ndarray, unit: str) -> None:

@@ -11,7 +11,6 @@ import pytest
 from nagkit.errors import NagkitError
 from nagkit.report import exhibits
 from nagkit.studies import (
-    ablation,
     hardware,
     robustness,
     table1,
@@ -20,7 +19,6 @@ from nagkit.studies import (
 GOLDEN = Path(__file__).parent
 STUDIES = {
     "table1": (table1.table1, table1.verdict),
-    "ablation_dataset": (ablation.ablation_dataset, ablation.ablation_verdict),
     "table5": (robustness.table5, robustness.table5_verdict),
     "table10": (robustness.table10, robustness.table10_verdict),
     "figure7": (robustness.figure7, robustness.figure7_verdict),

@@ -1,12 +1,11 @@
-"""Measures of pools, the words of verdicts, and the jobs of the ablation."""
+"""Measures of pools, and the words of verdicts."""
 
 import numpy as np
 import pytest
 
-from nagkit.errors import NagkitError
 from nagkit.report.statistics import Interval
 from nagkit.spaces import nb201
-from nagkit.studies import ablation, pools
+from nagkit.studies import pools
 
 SPACE = nb201.Space()
 ACCURACY = np.linspace(10, 94, SPACE.size)
@@ -35,11 +34,6 @@ def test_a_pool_without_a_valid_draw_has_no_statistics():
     assert pools.distinct(INVALID) == 0
 
 
-def test_sampling_seeds_are_averaged_within_a_training_seed():
-    groups = [[pool_of(0), pool_of(SPACE.size - 1)], [pool_of(0)]]
-    assert pools.by_group(groups, pools.average, ACCURACY).tolist() == [52.0, 10.0]
-
-
 @pytest.mark.parametrize(
     ("gap", "word"),
     [
@@ -52,36 +46,3 @@ def test_sampling_seeds_are_averaged_within_a_training_seed():
 )
 def test_a_difference_is_put_into_the_word_that_its_interval_allows(gap, word):
     assert pools.sign(gap) == word
-
-
-def test_correlations_of_the_truth_with_itself_are_one():
-    found = ablation.correlations(ACCURACY, ACCURACY, ACCURACY > 90)
-    assert list(found.values()) == pytest.approx([1.0] * 4)
-
-
-def test_training_jobs_score_every_cell_and_validate_on_rows_that_were_held_out(monkeypatch):
-    from nagkit.data.upstream import Triplets
-
-    rng = np.random.default_rng(0)
-    n = 600
-    triplets = Triplets(
-        archs=SPACE.all()[rng.integers(0, SPACE.size, n)],
-        accuracy=rng.uniform(50, 80, n),
-        task=rng.integers(0, 40, n),
-        classes=np.stack([rng.permutation(600)[:20] + 1 for _ in range(40)]),
-        order=rng.permutation(n),
-        params=np.zeros(n),
-        flops=np.zeros(n),
-        class_names=[],
-    )
-    monkeypatch.setattr(ablation.upstream, "triplets", lambda: triplets)
-    scored = ablation.train_and_score("noise-aware", 0, 1, code="mean", graph="flat", draws=3)
-    assert scored["cifar10"].shape == (SPACE.size,) and scored["cifar10/archs"].shape == (3, 6)
-    np.testing.assert_array_equal(scored["cifar10"], scored["cifar100"])  # the mean code knows no data set
-    held = ablation.train_and_validate("ranking", 0, 1, "official")
-    assert len(held["predicted"]) == 400 and set(held["accuracy"]) == set(triplets.accuracy[triplets.order[:400]])
-
-
-def test_an_unknown_profile_is_refused():
-    with pytest.raises(NagkitError, match="'fast'"):
-        ablation.ablation_dataset("fast")
