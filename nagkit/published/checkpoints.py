@@ -16,49 +16,22 @@ from nagkit.published.rankers import Ranker
 from nagkit.rng import torch_stream
 
 FORMAT = "published {kind} 1"
-GUIDE = {
-    "steps": 10_001,  # steps 0 to 10,000, the first of them at rate 0
-    "batch": 256,
-    "lr": 1e-3,
-    "warmup": 1000,
-    "clip": 1.0,
-    "sigma_max": 5.0,
-    "noisy": True,
-    "divisor": 100.0,  # labels are standard deviations over this
-    "wiring": "published",
-    "mask": "raw",
-    "backward": "normalised",
-    "scale": "set",
-    "head": 32,
-    "images": 20,
-    "code": "real",
-}
-SCORE = {
-    "steps": 250_000,
-    "batch": 256,
-    "lr": 2e-5,
-    "warmup": 1000,
-    "clip": 1.0,
-    "sigma_max": 5.0,
-    "ema": 0.9999,
-    "wiring": "published",
-    "mask": "raw",
-    "positions": "node",
-    "interleaved": True,
-    "shared_start": True,
-}
-RANKER = {
-    "epochs": 400,
-    "hidden": 512,
-    "batch": 32,
-    "lr": 1e-4,
-    "factor": 0.1,
-    "patience": 10,
-    "divisor": 100.0,
-    "scale": "set",
-    "images": 20,
-}
-DEFAULTS = {"guide": GUIDE, "score": SCORE, "ranker": RANKER}
+_NOISY = {"batch": 256, "warmup": 1000, "clip": 1.0, "sigma_max": 5.0, "wiring": "published", "mask": "raw"}
+DEFAULTS = {
+    "guide": _NOISY | {
+        "steps": 10_001, "lr": 1e-3, "noisy": True,  # steps 0 to 10,000, the first of them at rate 0
+        "divisor": 100.0, "images": 20, "code": "real",  # labels are standard deviations over the divisor
+        "backward": "normalised", "scale": "set", "head": 32,
+    },
+    "score": _NOISY | {
+        "steps": 250_000, "lr": 2e-5, "ema": 0.9999, "positions": "node", "interleaved": True, "shared_start": True,
+    },
+    "ranker": {
+        "epochs": 400, "batch": 32, "lr": 1e-4, "factor": 0.1, "patience": 10,
+        "divisor": 100.0, "images": 20, "scale": "set", "hidden": 512,
+    },
+}  # fmt: skip
+"""Settings of each kind of published network."""
 CODES = ("real", "mean")
 
 

@@ -39,22 +39,15 @@ class AttentionScore(nn.Module):
     """
 
     def __init__(
-        self,
-        n_ops: int,
-        *,
-        width: int = 32,
-        n_layers: int = 3,
-        n_heads: int = 4,
-        channels: tuple[int, int, int] = (2, 8, 4),
-        depth: int = 3,
-        directed: bool = True,
-    ):
+        self, n_ops: int, *, width: int = 32, n_layers: int = 3, n_heads: int = 4,
+        channels: tuple[int, int, int] = (2, 8, 4), directed: bool = True,
+    ):  # fmt: skip
         super().__init__()
         self.n_heads, self.powers, self.directed = n_heads, channels[0], directed
         sizes = [n_ops] + [width] * n_layers
         counts = [channels[0]] + [channels[1]] * (n_layers - 1) + [channels[2]]
         pairs = zip(zip(sizes, sizes[1:], strict=False), zip(counts, counts[1:], strict=False), strict=True)
-        self.layers = nn.ModuleList(_attention(a, b, before, after, depth) for (a, b), (before, after) in pairs)
+        self.layers = nn.ModuleList(_attention(a, b, before, after) for (a, b), (before, after) in pairs)
         self.final = _perceptron(sum(sizes), 2 * sum(sizes), n_ops, depth=3)
 
     def forward(self, x: Tensor, sigma: float | Tensor, mask: Tensor) -> Tensor:
@@ -87,12 +80,12 @@ def _convolve(layer: nn.ParameterDict, x: Tensor, graph: Tensor) -> Tensor:
     return degree[..., None] * looped * degree[:, None] @ (x @ layer["weight"]) + layer["bias"]
 
 
-def _attention(inputs: int, width: int, before: int, after: int, depth: int) -> nn.ModuleDict:
-    hidden = 2 * max(before, after)
+def _attention(inputs: int, width: int, before: int, after: int) -> nn.ModuleDict:
     heads = nn.ModuleList(
         nn.ModuleDict({name: _convolution(inputs, width) for name in ("gnn_q", "gnn_k", "gnn_v")}) for _ in range(before)
     )
-    parts = {"attn": heads, "mlp": _perceptron(2 * before, hidden, after, depth)}
+    hidden = 2 * max(before, after)
+    parts = {"attn": heads, "mlp": _perceptron(2 * before, hidden, after, depth=3)}
     return nn.ModuleDict(parts | {"multi_channel": _perceptron(before * width, hidden, width)})
 
 

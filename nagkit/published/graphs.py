@@ -14,7 +14,6 @@ from nagkit.spaces.base import get_space
 WIRINGS = ("published", "true")
 MASKS = ("raw", "closure")
 TRAINED = {"nb201": "raw", "mbv3": "raw"}
-SAMPLED = {"nb201": "closure", "mbv3": "raw"}
 RANKED = {
     "nb201": ((0, 1), (1, 2), (2, 3), (3, 4), (4, 5), (5, 6), (6, 7), (1, 3), (1, 5), (2, 6), (3, 6)),
     "mbv3": tuple((node, node + 1) for node in range(21)),

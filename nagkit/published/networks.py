@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nagkit.errors import NagkitError, unknown
-from nagkit.published.sets import set_code, set_encoders
+from nagkit.published.sets import add_set_encoders, set_code
 
+DROPOUT = 0.1
 POSITIONS = ("node", "stage", "none")
 BACKWARD = ("normalised", "raw")
 UNUSED = ("set_fc.", "fc2.", "hv_unify.")
@@ -80,21 +81,11 @@ class ScoreNetwork(nn.Module):
     """
 
     def __init__(
-        self,
-        n_nodes: int,
-        n_ops: int,
-        *,
-        positions: str = "node",
-        interleaved: bool = True,
-        width: int = 64,
-        n_blocks: int = 12,
-        n_heads: int = 8,
-        hidden: int = 128,
-        dropout: float = 0.1,
-        shared_start: bool = True,
-    ):
+        self, n_nodes: int, n_ops: int, *, positions: str = "node", interleaved: bool = True, shared_start: bool = True,
+        width: int = 64, n_blocks: int = 12, n_heads: int = 8, hidden: int = 128,
+    ):  # fmt: skip
         super().__init__()
-        _build_trunk(self, n_ops, width, n_blocks, n_heads, hidden, dropout, shared_start)
+        _build_trunk(self, n_ops, width, n_blocks, n_heads, hidden, shared_start)
         codes = position_codes(n_nodes, width, positions, interleaved=interleaved)
         self.register_buffer("codes", codes, persistent=False)
 
@@ -113,30 +104,19 @@ class CellGuide(nn.Module):
     """
 
     def __init__(
-        self,
-        n_ops: int = 7,
-        n_features: int = 512,
-        *,
-        width: int = 144,
-        n_layers: int = 4,
-        hidden: int = 128,
-        code: int = 56,
-        head: int = 32,
-        dropout: float = 0.1,
-        backward: str = "normalised",
-        scale: str = "set",
-    ):
+        self, n_ops: int = 7, n_features: int = 512, *, width: int = 144, n_layers: int = 4, hidden: int = 128, code: int = 56,
+        head: int = 32, backward: str = "normalised", scale: str = "set",
+    ):  # fmt: skip
         super().__init__()
         if backward not in BACKWARD:
             raise unknown("backward graph", backward, BACKWARD)
-        self.width, self.dropout, self.backward = width, dropout, backward
+        self.width, self.backward = width, backward
         sizes = [n_ops] + [width] * n_layers
         self.gcn = nn.ModuleList(_matrices(a, b) for a, b in zip(sizes, sizes[1:], strict=False))
         self.fc1 = nn.Linear(width, hidden, bias=False)
         self.timeEmb1, self.timeEmb2 = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
         self.pred_fc = _head(hidden + code, head)
-        for name, module in set_encoders(n_features, code, scale).items():
-            self.add_module(name, module)
+        add_set_encoders(self, n_features, code, scale)
 
     set_code = set_code
 
@@ -149,10 +129,9 @@ class CellGuide(nn.Module):
         for layer in self.gcn:
             mapped = h @ torch.cat([layer["weight1"], layer["weight2"]], dim=1)
             ahead, back = mapped.chunk(2, dim=2)
-            h = (functional.relu(_mix(along, ahead)) + functional.relu(_mix(against, back))) / 2
-            h = functional.dropout(h, self.dropout, self.training)
-        h = self.fc1(h.mean(dim=0) + _noise_code(self, _levels(x, sigma), self.width))
-        return functional.dropout(h, self.dropout, self.training)
+            h = sum(functional.relu((g @ part.flatten(1)).view_as(part)) for g, part in ((along, ahead), (against, back))) / 2
+            h = functional.dropout(h, DROPOUT, self.training)
+        return functional.dropout(self.fc1(h.mean(dim=0) + _noise_code(self, x, sigma)), DROPOUT, self.training)
 
     def forward(self, x: Tensor, sigma: float | Tensor, mask: Tensor, code: Tensor) -> Tensor:
         """Predicted label `(B,)`; `code` `(B or 1, code)` is what `set_code` gives."""
@@ -166,28 +145,15 @@ class NetworkGuide(nn.Module):
     """
 
     def __init__(
-        self,
-        n_nodes: int = 20,
-        n_ops: int = 9,
-        n_features: int = 512,
-        *,
-        width: int = 64,
-        n_blocks: int = 2,
-        n_heads: int = 2,
-        hidden: int = 32,
-        code: int = 56,
-        head: int = 512,
-        dropout: float = 0.1,
-        shared_start: bool = True,
-        scale: str = "set",
-    ):
+        self, n_nodes: int = 20, n_ops: int = 9, n_features: int = 512, *, width: int = 64, n_blocks: int = 2, n_heads: int = 2,
+        hidden: int = 32, code: int = 56, head: int = 512, shared_start: bool = True, scale: str = "set",
+    ):  # fmt: skip
         super().__init__()
-        _build_trunk(self, n_ops, width, n_blocks, n_heads, hidden, dropout, shared_start)
+        _build_trunk(self, n_ops, width, n_blocks, n_heads, hidden, shared_start)
         flat = n_nodes * n_ops
         self.regeress = _perceptron(flat, 2 * flat, 2 * flat)
         self.pred_fc = _head(2 * flat + code, head)
-        for name, module in set_encoders(n_features, code, scale).items():
-            self.add_module(name, module)
+        add_set_encoders(self, n_features, code, scale)
 
     set_code = set_code
 
@@ -200,11 +166,11 @@ class NetworkGuide(nn.Module):
         return predict(self, code, self.encode(x, sigma, mask))
 
 
-def _build_trunk(module, n_ops, width, n_blocks, n_heads, hidden, dropout, shared_start) -> None:
+def _build_trunk(module, n_ops, width, n_blocks, n_heads, hidden, shared_start) -> None:
     """Give `module` embedding, noise code, transformer and head under their published names."""
     if width % n_heads:
         raise NagkitError(f"width {width} is not a multiple of {n_heads} heads")
-    module.width, module.n_heads, module.dropout = width, n_heads, dropout
+    module.width, module.n_heads = width, n_heads
 
     def many(make: Callable[[], nn.Module], n: int) -> nn.ModuleList:
         first = make()
@@ -225,11 +191,10 @@ def _build_trunk(module, n_ops, width, n_blocks, n_heads, hidden, dropout, share
 
 def _trunk(module, x: Tensor, sigma: float | Tensor, mask: Tensor, codes: Tensor | float) -> Tensor:
     def drop(h: Tensor) -> Tensor:
-        return functional.dropout(h, module.dropout, module.training)
+        return functional.dropout(h, DROPOUT, module.training)
 
     blocked = mask.to(x.device) == 0
-    noise = _noise_code(module, _levels(x, sigma), module.width)[:, None]
-    h = drop(module.opEmb["fc"](x) * math.sqrt(module.width)) + codes + noise  # (B, n_nodes, width)
+    h = drop(module.opEmb["fc"](x) * math.sqrt(module.width)) + codes + _noise_code(module, x, sigma)[:, None]
     encoder, outputs = module.graph_encoder["encoder_f"], []
     for layer, norm in zip(encoder["layers"], encoder["norms"], strict=True):
         attention, maps = layer["self_attn"], layer["feed_forward"]
@@ -248,12 +213,9 @@ def _attend(linears: nn.ModuleList, h: Tensor, blocked: Tensor, n_heads: int, dr
     return linears[3]((weights @ value).transpose(1, 2).flatten(2))
 
 
-def _noise_code(module, sigma: Tensor, width: int) -> Tensor:
-    return module.timeEmb2(functional.silu(module.timeEmb1(sinusoid(sigma, width))))
-
-
-def _levels(x: Tensor, sigma: float | Tensor) -> Tensor:
-    return torch.as_tensor(sigma, dtype=x.dtype, device=x.device).reshape(-1)
+def _noise_code(module, x: Tensor, sigma: float | Tensor) -> Tensor:
+    levels = torch.as_tensor(sigma, dtype=x.dtype, device=x.device).reshape(-1)
+    return module.timeEmb2(functional.silu(module.timeEmb1(sinusoid(levels, module.width))))
 
 
 def _perceptron(inputs: int, hidden: int, outputs: int, depth: int = 2) -> nn.ModuleDict:
@@ -277,11 +239,6 @@ def _matrices(rows: int, columns: int) -> nn.ParameterDict:
 
 def _normalised(graph: Tensor) -> Tensor:
     return graph / graph.sum(dim=1, keepdim=True)
-
-
-def _mix(graph: Tensor, h: Tensor) -> Tensor:
-    """`graph (n_nodes, n_nodes)` applied to `h (n_nodes, B, width)`."""
-    return (graph @ h.flatten(1)).view_as(h)
 
 
 def _head(inputs: int, hidden: int) -> nn.Sequential:

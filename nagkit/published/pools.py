@@ -12,8 +12,6 @@ from nagkit.rng import torch_stream
 from nagkit.spaces.base import get_space
 
 PRIORS = ("exact", "score")
-
-
 Arrays = dict[str, np.ndarray]
 
 
@@ -61,18 +59,9 @@ def rounds(
 
 @torch.inference_mode()
 def scores(
-    dataset: str,
-    training_seed: int,
-    seed: int = 0,
-    *,
-    kind: str = "guide",
-    mask: str = "closure",
-    wiring: str = "published",
-    level: float | None = None,
-    draws: int = 1,
-    n_images: int = 1,
-    trained: Mapping | None = None,
-) -> Arrays:
+    dataset: str, training_seed: int, seed: int = 0, *, kind: str = "guide", mask: str = "closure", wiring: str = "published",
+    level: float | None = None, draws: int = 1, n_images: int = 1, trained: Mapping | None = None,
+) -> Arrays:  # fmt: skip
     """What a trained network predicts for every clean cell in the order of the space, float64 `(15625,)` under "scores".
 
     `kind` "guide" asks the noise-aware predictor at noise `level`, by default that of the end of sampling; "ranker" the ranking
@@ -90,19 +79,10 @@ def scores(
 
 
 def _score(
-    dataset: str,
-    training_seed: int,
-    seed: int,
-    strength: float,
-    *,
-    prior: str = "exact",
-    mask: str = "closure",
-    wiring: str = "published",
-    n_images: int = 1,
-    trained: Mapping | None = None,
-    prior_trained: Mapping | None = None,
+    dataset: str, training_seed: int, seed: int, strength: float, *, prior: str = "exact", mask: str = "closure",
+    wiring: str = "published", n_images: int = 1, trained: Mapping | None = None, prior_trained: Mapping | None = None,
     **options,
-) -> tuple[sampler.Score, dict]:
+) -> tuple[sampler.Score, dict]:  # fmt: skip
     """The guided score, and what is left for the sampler.
 
     `prior` "exact" is the closed form, a perfectly trained score network, which needs no mask; "score" the trained one of

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from nagkit.published.graphs import RANKED
 from nagkit.published.networks import _head, predict
-from nagkit.published.sets import set_code, set_encoders
+from nagkit.published.sets import add_set_encoders, set_code
 
 TYPES = {"nb201": 7, "mbv3": 29}
 
@@ -30,8 +30,7 @@ class Ranker(nn.Module):
         self.hg_unify = nn.Sequential(nn.Linear(2 * hidden, hidden))
         self.fc1 = nn.Linear(hidden, code)
         self.pred_fc = _head(2 * code, hidden)
-        for name, module in set_encoders(n_features, code, scale).items():
-            self.add_module(name, module)
+        add_set_encoders(self, n_features, code, scale)
 
     set_code = set_code
 

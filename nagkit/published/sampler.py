@@ -19,7 +19,7 @@ from nagkit.published.networks import gradient
 from nagkit.spaces.base import get_space
 
 Score = Callable[[Tensor, float], Tensor]
-LENGTHS, COUPLINGS, CORRECTORS = ("1/N", "grid"), ("batch", "sample"), ("langevin", "none")
+SWITCHES = {"length": ("1/N", "grid"), "coupling": ("batch", "sample"), "corrector": ("langevin", "none")}
 CELL_ERRORS = ("", "not one operation", "misplaced ends", "ends inside")
 NETWORK_ERRORS = ("", "several operations", "slot 1 or 2 absent", "slot 4 without slot 3")
 SCHEDULES = {
@@ -50,20 +50,10 @@ def grid(steps: int, sigma_max: float, floor: float = FLOOR) -> tuple[Tensor, Te
 
 @torch.no_grad()
 def sample(
-    score: Score,
-    noise: Callable[[], Tensor],
-    *,
-    steps: int = 1000,
-    sigma_max: float = 20.0,
-    floor: float = FLOOR,
-    corrector: str = "langevin",
-    snr: float = 0.16,
-    length: str = "1/N",
-    coupling: str = "batch",
-    sized_by: Score | None = None,
-    clean: bool = True,
-    callback: Callable[[int, Tensor, Tensor], None] | None = None,
-) -> Tensor:
+    score: Score, noise: Callable[[], Tensor], *, steps: int = 1000, sigma_max: float = 20.0, floor: float = FLOOR,
+    corrector: str = "langevin", snr: float = 0.16, length: str = "1/N", coupling: str = "batch",
+    sized_by: Score | None = None, clean: bool = True, callback: Callable[[int, Tensor, Tensor], None] | None = None,
+) -> Tensor:  # fmt: skip
     """Samples in units of {0, 1}, as far as they get: shaped like what `noise()` returns, standard normal numbers.
 
     Published quirks: every predictor step has `length` "1/N" although neighbouring times are (1 - floor) / (N - 1) apart
@@ -72,20 +62,14 @@ def sample(
     run; `corrector` "none" is what the MobileNetV3 ones say. `callback(i, corrected, predicted)` sees every step. Raises
     `NagkitError` for fewer than two steps and unknown switches.
     """
-    for what, value, known in (
-        ("length", length, LENGTHS),
-        ("coupling", coupling, COUPLINGS),
-        ("corrector", corrector, CORRECTORS),
-    ):
-        if value not in known:
-            raise unknown(f"{what} of the published sampler", value, known)
+    for what, value in {"length": length, "coupling": coupling, "corrector": corrector}.items():
+        if value not in SWITCHES[what]:
+            raise unknown(f"{what} of the published sampler", value, SWITCHES[what])
     if steps < 2:
         raise NagkitError(f"the published sampler needs at least 2 steps, got {steps}")
     duration = 1 / steps if length == "1/N" else (1 - floor) / (steps - 1)
     x = mean = noise() * sigma_max
-    for i, (level, diffusion) in enumerate(
-        zip(*(values.tolist() for values in grid(steps, sigma_max, floor)[1:]), strict=True)
-    ):
+    for i, (level, diffusion) in enumerate(torch.stack(grid(steps, sigma_max, floor)[1:], dim=1).tolist()):
         if corrector == "langevin":
             slope, z = score(x, level), noise()
             step = langevin_step(slope if sized_by is None else sized_by(x, level), z, snr, coupling)
@@ -142,13 +126,9 @@ def networks(x: Tensor, half: str = "on") -> tuple[np.ndarray, np.ndarray]:
 
 
 def rounds(
-    draw: Callable[[float], tuple[np.ndarray, np.ndarray]],
-    strengths: str | Iterable[float] = "published",
-    *,
-    wanted: int = 10,
-    batch: int = 256,
-    patience: int = 20,
-) -> tuple[list[np.ndarray], list[np.ndarray], list[float]]:
+    draw: Callable[[float], tuple[np.ndarray, np.ndarray]], strengths: str | Iterable[float] = "published", *,
+    wanted: int = 10, batch: int = 256, patience: int = 20,
+) -> tuple[list[np.ndarray], list[np.ndarray], list[float]]:  # fmt: skip
     """Rounds of `draw(strength) → (archs, errors)` until `wanted` distinct valid architectures exist: archs, errors, strengths.
 
     At most `patience` rounds, times ceil(wanted / batch) where more are wanted than a round draws. `strengths` is one of

@@ -9,9 +9,9 @@ from nagkit.errors import unknown
 SCALES = ("set", "head")
 
 
-def set_encoders(n_features: int, width: int, scale: str = "set") -> dict[str, nn.Module]:
-    """The two encoders by their published names: `intra_setpool` over images and `inter_setpool` over prototypes."""
-    return {"intra_setpool": SetPool(n_features, width, scale), "inter_setpool": SetPool(width, width, scale)}
+def add_set_encoders(model: nn.Module, n_features: int, width: int, scale: str = "set") -> None:
+    """Give `model` the two encoders under their published names: over images of a class, and over prototypes."""
+    model.intra_setpool, model.inter_setpool = SetPool(n_features, width, scale), SetPool(width, width, scale)
 
 
 def prototypes(model: nn.Module, features: torch.Tensor) -> torch.Tensor:
@@ -50,10 +50,9 @@ class _Block(nn.Module):
         if query:
             self.S = nn.Parameter(torch.empty(1, 1, width))
             nn.init.xavier_uniform_(self.S)
-        self.has_query = query
 
     def forward(self, members: torch.Tensor) -> torch.Tensor:
-        return self.mab(self.S.expand(len(members), -1, -1) if self.has_query else members, members)
+        return self.mab(self.S.expand(len(members), -1, -1) if hasattr(self, "S") else members, members)
 
 
 class _Attention(nn.Module):

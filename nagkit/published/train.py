@@ -33,8 +33,8 @@ _SAVE_EVERY = 250
 def guide(seed: int, *, path: Path | None = None, also: tuple[int, ...] = (), progress: bool = True, **changed) -> Path:
     """Train the noise-aware guide of NAS-Bench-201 from training seed `seed`, resuming an interrupted run; its path.
 
-    `changed` settings: see `checkpoints.GUIDE`. `code` "mean" gives every task the mean features of all classes. `also` names
-    earlier step counts at which the network is saved too, under the name of a run of so many steps. No moving average, as
+    `changed` settings: see `checkpoints.DEFAULTS`. `code` "mean" gives every task the mean features of all classes. `also`
+    names earlier step counts at which the network is saved too, under the name of a run of so many steps. No moving average, as
     published. Every class of a batch is encoded once where its images do not change from draw to draw: no number changes.
     """
     full = settings("guide", changed)
@@ -47,24 +47,16 @@ def guide(seed: int, *, path: Path | None = None, also: tuple[int, ...] = (), pr
     library, graph = data.class_images(), graphs.mask("nb201", full["mask"], full["wiring"])
     if full["code"] == "mean":
         library = library.mean(dim=(0, 1), keepdim=True).expand_as(library[:, :1])
+    sizes = {"n_features": library.shape[2]} | {key: full[key] for key in ("head", "backward", "scale")}
 
-    def build() -> CellGuide:
-        return CellGuide(n_features=library.shape[2], **{key: full[key] for key in ("head", "backward", "scale")})
-
-    def loss(model: CellGuide, step: int) -> Tensor:
-        batch = shuffled(len(x), full["batch"], step, seed)
-        level = losses.sigma(losses.times(torch.rand(len(batch))), full["sigma_max"])
+    def loss(model: CellGuide, batch: Tensor, level: Tensor) -> Tensor:
         code = task_codes(model, library, classes[batch], full["images"])
         if not full["noisy"]:
             level = torch.full_like(level, losses.sigma(losses.FLOOR, full["sigma_max"]))
         z = torch.randn(x[batch].shape) if full["noisy"] else 0.0
         return losses.guide_loss(lambda at, s: model(at, s, graph, code), x[batch], level, z, label[batch])
 
-    def write(model: CellGuide, steps: int) -> Path:
-        target = path if path and steps == full["steps"] else checkpoint("guide", seed, **(changed | {"steps": steps}))
-        return save(model, target, "guide", seed, full | {"steps": steps})
-
-    return write(_run("guide", seed, full, build, loss, write, also, progress)[0], full["steps"])
+    return _run("guide", seed, changed, len(x), lambda: CellGuide(**sizes), loss, path, also, progress)
 
 
 def score(seed: int, *, path: Path | None = None, also: tuple[int, ...] = (), progress: bool = True, **changed) -> Path:
@@ -72,20 +64,12 @@ def score(seed: int, *, path: Path | None = None, also: tuple[int, ...] = (), pr
     full = settings("score", changed)
     space = get_space("nb201")
     x, graph = space.encode(space.all()), graphs.mask("nb201", full["mask"], full["wiring"])
+    switches = {key: full[key] for key in ("positions", "interleaved", "shared_start")}
 
-    def build() -> ScoreNetwork:
-        return ScoreNetwork(8, 7, **{key: full[key] for key in ("positions", "interleaved", "shared_start")})
-
-    def loss(model: ScoreNetwork, step: int) -> Tensor:
-        batch = shuffled(len(x), full["batch"], step, seed)
-        level = losses.sigma(losses.times(torch.rand(len(batch))), full["sigma_max"])
+    def loss(model: ScoreNetwork, batch: Tensor, level: Tensor) -> Tensor:
         return losses.score_loss(lambda at, s: model(at, s, graph), x[batch], level, torch.randn(x[batch].shape))
 
-    def write(model: ScoreNetwork, steps: int) -> Path:
-        target = path if path and steps == full["steps"] else checkpoint("score", seed, **(changed | {"steps": steps}))
-        return save(model, target, "score", seed, full | {"steps": steps})
-
-    return write(_run("score", seed, full, build, loss, write, also, progress)[1], full["steps"])
+    return _run("score", seed, changed, len(x), lambda: ScoreNetwork(8, 7, **switches), loss, path, also, progress)
 
 
 def ranker(seed: int, *, path: Path | None = None, progress: bool = True, **changed) -> Path:
@@ -157,8 +141,17 @@ def task_codes(model: nn.Module, library: Tensor, classes: Tensor, n_images: int
     return model.inter_setpool(model.intra_setpool(library[present])[place])
 
 
-def _run(kind: str, seed: int, full: Mapping, build: Callable, loss: Callable, write: Callable, also, progress: bool):
-    """The network after all steps, and its moving average (the same network where there is none)."""
+def _run(
+    kind: str, seed: int, changed: Mapping, n: int, build: Callable, loss: Callable, path: Path | None, also: tuple[int, ...],
+    progress: bool,
+) -> Path:  # fmt: skip
+    """Train on `n` architectures by `loss(model, rows, noise levels)` and write the moving average, or else the network."""
+    full = settings(kind, changed)
+
+    def write(steps: int) -> Path:
+        target = path if path and steps == full["steps"] else checkpoint(kind, seed, **(changed | {"steps": steps}))
+        return save(average, target, kind, seed, full | {"steps": steps})
+
     with torch.random.fork_rng(devices=[]):
         stream = _own(seed, kind)
         model = build().train()
@@ -169,18 +162,19 @@ def _run(kind: str, seed: int, full: Mapping, build: Callable, loss: Callable, w
         done = resume.restore(state, modules, optimiser, stream)["step"] if state.is_file() else 0
         bar = tqdm(initial=done, total=full["steps"], desc=f"published {kind}", disable=not progress, mininterval=2.0)
         for step in range(done, full["steps"]):
-            value = loss(model, step)
+            batch = shuffled(n, full["batch"], step, seed)
+            value = loss(model, batch, losses.sigma(losses.times(torch.rand(len(batch))), full["sigma_max"]))
             losses.update(value, optimiser, losses.rate(step, full["lr"], full["warmup"]), full["clip"])
             if "ema" in full:
                 losses.follow(average, model, losses.decay(step, full["ema"]))
             bar.update()
             if step + 1 in also:
-                write(average, step + 1)
+                write(step + 1)
             if (step + 1) % _SAVE_EVERY == 0 or step + 1 == full["steps"]:
                 bar.set_postfix(loss=f"{float(value.detach()):.3g}")
                 resume.store(state, {"step": step + 1}, modules, optimiser, stream)
         bar.close()
-    return model.eval(), average.eval()
+    return write(full["steps"])
 
 
 def _own(seed: int, kind: str) -> torch.Generator:
