@@ -74,7 +74,7 @@ def checkpoints(space: str, prior: str, *predictors: str) -> tuple[Path, ...]:
 # Jobs -----------------------------------------------------------------------------------------------------------------
 
 
-def random_pool(space: str, n: int, dataset: str, seed: int) -> dict[str, np.ndarray]:
+def random_pool(space: str, n: int, seed: int, dataset: str = "") -> dict[str, np.ndarray]:
     """A job: `n` random architectures, another stream for every data set."""
     return {"archs": get_space(space).random(n, numpy_stream(seed, f"pool/random/{dataset}"))}
 

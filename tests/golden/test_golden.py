@@ -10,18 +10,11 @@ import pytest
 
 from nagkit.errors import NagkitError
 from nagkit.report import exhibits
-from nagkit.studies import (
-    hardware,
-    robustness,
-    table1,
-)
+from nagkit.studies import hardware, table1
 
 GOLDEN = Path(__file__).parent
 STUDIES = {
     "table1": (table1.table1, table1.verdict),
-    "table5": (robustness.table5, robustness.table5_verdict),
-    "table10": (robustness.table10, robustness.table10_verdict),
-    "figure7": (robustness.figure7, robustness.figure7_verdict),
     "hardware": (hardware.hardware, hardware.verdict),
 }
 ORACLES = ("surrogate", "ofa-surrogate", "ofa-surrogate, surrogate", "supernet", "supernet-surrogate", "")

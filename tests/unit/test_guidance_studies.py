@@ -3,17 +3,12 @@
 import numpy as np
 
 from nagkit.spaces import nb201
-from nagkit.studies import hardware, robustness
+from nagkit.studies import hardware
 
 SPACE = nb201.Space()
 UNIFORM = np.full(SPACE.size, 1 / SPACE.size)
 POINT = np.eye(1, SPACE.size)[0]
 INVALID = np.full((4, 6), -1, np.int8)
-
-
-def test_a_searchs_share_of_operations_adds_up_over_valid_draws():
-    shares = robustness._shares(np.concatenate([SPACE.all()[:1], SPACE.all()[-1:], INVALID]))
-    assert shares.tolist() == [50, 0, 0, 0, 50]
 
 
 def test_searches_with_predictors_keep_to_their_budget_and_begin_alike(monkeypatch, tmp_path):
