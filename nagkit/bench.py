@@ -18,14 +18,11 @@ import torch
 from nagkit import paths
 from nagkit.benchmarks import measured, supernet
 from nagkit.benchmarks.inherited import Inherited
-from nagkit.diffusion.samplers import Denoiser, generate
-from nagkit.diffusion.score import PaperScoreNetwork, as_denoiser
-from nagkit.diffusion.sde import paper_sigmas
+from nagkit.devices import threads
 from nagkit.errors import NagkitError
-from nagkit.guidance import guide
+from nagkit.published import checkpoints, graphs, networks, sampler
 from nagkit.rng import numpy_stream, torch_stream
-from nagkit.sampling import PRIORS, load_predictor, prepare
-from nagkit.spaces.base import DEFAULT, get_space
+from nagkit.sampling import PRIORS, prepare
 from nagkit.study.jobs import peak_rss_mb
 
 PAPER_STEPS, TIMED_STEPS = 1000, 10
@@ -48,40 +45,42 @@ def notebook_rows() -> list[dict]:
     return rows
 
 
-def sampling_rows(*, space: str = DEFAULT, dataset: str = "cifar10", repeats: int = 3, seed: int = 0) -> list[dict]:
-    """Time sampling: 10,000 unguided architectures, 256 guided ones by either prior, and the paper's preset as the reference.
+def sampling_rows(*, repeats: int = 3, seed: int = 0) -> list[dict]:
+    """Time sampling: 10,000 unguided cells, 256 ones guided towards CIFAR-10 by either prior, and the published method.
 
-    The reference is the paper's network with random weights under 1,000 predictor-corrector steps on a batch of 256,
-    extrapolated from 10 steps, without guidance and guided at x_t by the paper's predictor. Each row has `name`, `n`,
-    `seconds` (median of `repeats`, after a warm-up), `seconds_per_1000`, `ratio` (how many times less time per architecture
-    than its reference; 1 for a reference), `peak_rss_mb` (high-water mark of the process by the end of that row) and `note`.
+    The reference is the published score network with random weights under the 1,000 steps of the published sampler on a batch
+    of 256, extrapolated from 10 steps, without guidance and with the published guide. Each row has `name`, `n`, `seconds`
+    (median of `repeats`, after a warm-up), `seconds_per_1000`, `ratio` (how many times less time per architecture than its
+    reference; 1 for a reference), `peak_rss_mb` (high-water mark of the process by the end of that row) and `note`.
     """
     if repeats < 1:
         raise NagkitError(f"repeats must be at least 1, got {repeats}")
-    home = get_space(space)
-    reference = as_denoiser(PaperScoreNetwork(home.n_nodes, home.n_ops, home.adjacency), clamp=False)
-    aimed = guide(reference, load_predictor(space, dataset, rule="xt"), 100.0, rule="xt")
-    plans = {prior: prepare(space, prior=prior, guide=dataset) for prior in PRIORS}
-    plans["unguided"] = prepare(space, sampler=plans["exact"].sampler)
+    network, mask = networks.ScoreNetwork(8, 7).eval(), graphs.mask("nb201", "closure")
+    aimed = checkpoints.bind(checkpoints.load("guide", 0), "cifar10", seed)
+    published: dict[str, sampler.Score] = {"unguided": lambda x, sigma: network(x, sigma, mask)}
+    published["guided"] = sampler.guided(published["unguided"], aimed, 10_000.0)
+    plans = {prior: prepare("nb201", prior=prior, guide="cifar10") for prior in PRIORS}
+    plans["unguided"] = prepare("nb201", sampler=plans["exact"].sampler)
 
     def ours(name: str, n: int) -> None:
         for _ in plans[name].draws(n, seed):
             pass
 
-    def papers(denoiser: Denoiser) -> None:
-        levels = paper_sigmas(PAPER_STEPS)[: TIMED_STEPS + 1]
-        generate(home, denoiser, N_GUIDED, sampler="pc", sigmas=levels, generator=torch_stream(seed, "bench"))
+    def theirs(score: sampler.Score) -> None:
+        stream = torch_stream(seed, "bench")
+        with threads(1):
+            sampler.sample(score, lambda: torch.randn(N_GUIDED, 8, 7, generator=stream), steps=TIMED_STEPS)
 
     default = f"{plans['exact'].sampler}, {len(plans['exact'].sigmas) - 1} steps"
-    extrapolated, factor = f"pc, {PAPER_STEPS} steps, timed over {TIMED_STEPS}", PAPER_STEPS / TIMED_STEPS
+    extrapolated, factor = f"{PAPER_STEPS} steps, timed over {TIMED_STEPS}", PAPER_STEPS / TIMED_STEPS
     rows = [_row("unguided, exact prior", N_UNGUIDED, default, repeats, 1, partial(ours, "unguided", N_UNGUIDED))]
     for prior in PRIORS:
         rows.append(_row(f"guided, {prior} prior", N_GUIDED, default, repeats, 1, partial(ours, prior, N_GUIDED)))
-    for name, law in {"unguided": reference, "guided": aimed}.items():
-        rows.append(_row(f"paper preset, {name}", N_GUIDED, extrapolated, repeats, factor, partial(papers, law)))
+    for name, score in published.items():
+        rows.append(_row(f"published, {name}", N_GUIDED, extrapolated, repeats, factor, partial(theirs, score)))
     cost = {row["name"]: row["seconds_per_1000"] for row in rows}
     for row in rows[: 1 + len(PRIORS)]:
-        row["ratio"] = cost[f"paper preset, {row['name'].partition(',')[0]}"] / row["seconds_per_1000"]
+        row["ratio"] = cost[f"published, {row['name'].partition(',')[0]}"] / row["seconds_per_1000"]
     return rows
 
 
@@ -159,12 +158,5 @@ def _row(name: str, n: int, note: str, repeats: int, factor: float, run: Callabl
         run()
         times.append(time.perf_counter() - start)
     seconds = factor * median(times)
-    return {
-        "name": name,
-        "n": n,
-        "seconds": seconds,
-        "seconds_per_1000": 1000 * seconds / n,
-        "ratio": 1.0,
-        "peak_rss_mb": peak_rss_mb(),
-        "note": f"{note}, {torch.get_num_threads()} threads",
-    }
+    row = {"name": name, "n": n, "seconds": seconds, "seconds_per_1000": 1000 * seconds / n, "ratio": 1.0}
+    return row | {"peak_rss_mb": peak_rss_mb(), "note": f"{note}, {torch.get_num_threads()} threads"}

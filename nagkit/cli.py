@@ -48,7 +48,6 @@ def cli() -> None:
 
 @cli.command(epilog=EXAMPLE + "nagkit sample --space nb201 --guide cifar10 --n 1000 --seed 0 --out pool.csv")
 @options.space()
-@click.option("--preset", default="ours", show_default=True, help="ours, or paper: the published settings (minutes).")
 @click.option("--prior", help="Denoiser of the unguided law: exact (mbv3 also exact-uniform), or score: trained.")
 @click.option("--guide", metavar="DATASET", help="Aim at high accuracy on this data set.")
 @click.option("--objective", metavar="NAME|FILE", help="Aim at a benchmark column, latency:DEVICE, energy:DEVICE, or my.csv.")

@@ -76,7 +76,7 @@ def train() -> None:
 @train.command("score", epilog=EXAMPLE + "nagkit train score --space mbv3")
 @options.space()
 @click.option("--recipe", "network", default="ours", show_default=True,
-              help="ours; paper: 12 blocks, 250,000 steps; or positions, no-positions, gdss, those of Table 4.")  # fmt: skip
+              help="ours; or positions, no-positions, gdss, those of Table 4.")  # fmt: skip
 @click.option("--share", type=float, default=1.0, show_default=True, help="Share of the cells to train on (nb201).")
 @options.seed("--training-seed")
 @click.option("--steps", type=int, help="Steps of a trial run; needs --out.")

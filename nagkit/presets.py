@@ -6,7 +6,7 @@ import yaml
 
 from nagkit import paths
 from nagkit.data import io
-from nagkit.errors import NagkitError, unknown
+from nagkit.errors import NagkitError
 
 FILE = paths.DATA / "presets.yaml"
 DIVERSE = "diverse"
@@ -25,14 +25,6 @@ def of_space(space: str) -> dict:
         remedy = f"add one like that of {next(iter(load()))}, or give prior, sampler and steps"
         raise NagkitError(f"data/{FILE.name} has no block for search space {space!r}; {remedy}")
     return load()[space]
-
-
-def preset(space: str, name: str) -> dict:
-    """Prior, sampler, steps and what else one way of sampling `space` sets; `NagkitError` for an unknown one."""
-    known = of_space(space)["presets"]
-    if name not in known:
-        raise unknown("preset", name, known)
-    return known[name]
 
 
 def strength(space: str, prior: str, rule: str, scale: float | str | None = None) -> float:
@@ -84,9 +76,9 @@ def denoiser(space: str, *, prior_name: str = "exact", dataset=None, rule=None, 
     return prepare(space, prior=prior_name, guide=dataset, rule=rule, scale=scale, training_seed=seed).denoiser
 
 
-def sample(space: str, n: int, *, preset_name: str = "ours", dataset=None, prior_name=None, **how):
-    """`nagkit.sampling.generate`, by the sampler of the preset."""
+def sample(space: str, n: int, *, dataset=None, prior_name=None, **how):
+    """`nagkit.sampling.generate`, by the sampler of the space."""
     from nagkit.sampling import generate
 
-    how["sampler"] = how.get("sampler") or preset(space, preset_name)["sampler"]
-    return generate(space, n, guide=dataset, prior=prior_name, preset=preset_name, **how)
+    how["sampler"] = how.get("sampler") or of_space(space)["sampling"]["sampler"]
+    return generate(space, n, guide=dataset, prior=prior_name, **how)

@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 from nagkit import guidance, presets
 from nagkit.devices import get_device, threads
 from nagkit.diffusion import exact, samplers
-from nagkit.diffusion.sde import geometric_sigmas, paper_sigmas
+from nagkit.diffusion.sde import geometric_sigmas
 from nagkit.errors import NagkitError, unknown
 from nagkit.predictors import task
 from nagkit.predictors import train as predictors
@@ -99,33 +99,21 @@ def load_predictor(space: str | SearchSpace, dataset: str, *, rule: str = "x0", 
 
 
 def generate(
-    space: str | SearchSpace,
-    n: int,
-    *,
-    prior: str | Callable | None = None,
-    guide: str | guidance.Predictor | None = None,
-    rule: str | None = None,
-    scale: float | str | None = None,
-    sampler: str | None = None,
-    steps: int | None = None,
-    decode: str = "threshold",
-    preset: str = "ours",
-    seed: int = 0,
-    training_seed: int = 0,
-    device: str = "cpu",
-    progress: bool = False,
-) -> Pool:
+    space: str | SearchSpace, n: int, *, prior: str | Callable | None = None, guide: str | guidance.Predictor | None = None,
+    rule: str | None = None, scale: float | str | None = None, sampler: str | None = None, steps: int | None = None,
+    decode: str = "threshold", seed: int = 0, training_seed: int = 0, device: str = "cpu", progress: bool = False,
+) -> Pool:  # fmt: skip
     """`n` raw draws from a search space; nothing is filtered or drawn again.
 
     `guide` is a data set, or a predictor of one's own, `(x, sigma) → (B,)` of codes `x (B, n_nodes, n_ops)`, whose unit should
     be one standard deviation over the space. `rule` "x0" (default) differentiates it at denoised codes, "xt" at noisy ones;
     `scale` is a number, or "diverse", the weaker of the chosen strengths. `prior` is a name (`load_prior`) or a denoiser.
-    What is left out comes from the `preset` of the space in data/presets.yaml: "ours", or "paper" for the published settings.
+    What is left out comes from the block of the space in data/presets.yaml.
     Without guide, sampler and steps a closed-form prior is drawn from exactly. `seed` is that of the draws, `training_seed`
-    that of the committed predictor. Raises `NagkitError` for unknown names, and where a space has no preset.
+    that of the committed predictor. Raises `NagkitError` for unknown names, and where a space has no such block.
     """
     plan = prepare(space, prior=prior, guide=guide, rule=rule, scale=scale, sampler=sampler, steps=steps, decode=decode,
-                   preset=preset, training_seed=training_seed, device=device)  # fmt: skip
+                   training_seed=training_seed, device=device)  # fmt: skip
     return joined(list(plan.draws(n, seed, progress=progress)))
 
 
@@ -173,48 +161,34 @@ class Plan:
 
 
 def prepare(
-    space: str | SearchSpace,
-    *,
-    prior: str | Callable | None = None,
-    guide: str | guidance.Predictor | None = None,
-    rule: str | None = None,
-    scale: float | str | None = None,
-    sampler: str | None = None,
-    steps: int | None = None,
-    decode: str = "threshold",
-    preset: str = "ours",
-    training_seed: int = 0,
-    device: str = "cpu",
+    space: str | SearchSpace, *, prior: str | Callable | None = None, guide: str | guidance.Predictor | None = None,
+    rule: str | None = None, scale: float | str | None = None, sampler: str | None = None, steps: int | None = None,
+    decode: str = "threshold", training_seed: int = 0, device: str = "cpu",
     scorers: Mapping[str, Callable[[np.ndarray], np.ndarray]] | None = None,
-) -> Plan:
+) -> Plan:  # fmt: skip
     """What `generate` does with its options before the first draw; `scorers` join `Pool.scores`."""
     home = get_space(space)
-    complete = None not in (prior, sampler, steps) and home.name not in presets.load()  # nothing is left to the preset
-    chosen = {} if complete else presets.preset(home.name, preset)
+    complete = None not in (prior, sampler, steps) and home.name not in presets.load()  # nothing is left to choose
+    chosen = {} if complete else presets.of_space(home.name)["sampling"]
     if steps is not None and steps < 1:
         raise NagkitError(f"steps must be at least 1, got {steps}")
     name, prior = ("of one's own", prior) if callable(prior) else (prior or chosen["prior"], prior)
     denoiser = prior if callable(prior) else load_prior(home, name)
-    exactly = sampler is steps is guide is None and (preset, decode) == ("ours", "threshold") and hasattr(denoiser, "sample")
+    exactly = sampler is steps is guide is None and decode == "threshold" and hasattr(denoiser, "sample")
     scorers = dict(scorers or {})
     if isinstance(guide, str):
-        rule = rule or chosen.get("rule", "x0")
-        scale = chosen.get("scale") if scale is None and rule == chosen.get("rule") else scale
+        rule = rule or "x0"
         aim, ranking = (load_predictor(home, guide, rule=at, training_seed=training_seed) for at in (rule, "x0"))
         denoiser = guidance.guide(denoiser, aim, presets.strength(home.name, name, rule, scale), rule=rule)
         scorers = {"predicted": ranking.rank} | scorers
     elif guide is not None:
-        if preset == "paper":
-            raise NagkitError("preset paper guides at x_t with its own predictor; leave out the preset or the objective")
         _check(guide, home, device)
         strength = presets.strength(home.name, name, "objective", scale)
         denoiser = guidance.guide(denoiser, guide, strength, rule=rule or "x0")
         scorers = {"predicted": lambda archs: _scored(guide, home.encode(archs), device)} | scorers
     elif rule is not None or scale is not None:
         raise NagkitError("a guidance rule or scale is given without something to guide towards; add --guide DATASET")
-    schedule = paper_sigmas if chosen.get("schedule") == "paper" else geometric_sigmas
-    sigmas = schedule(steps or chosen["steps"], sigma_max=chosen.get("sigma_max", 5.0))
-    sigmas = sigmas.float() if schedule is paper_sigmas else sigmas  # the published code has single precision
+    sigmas = geometric_sigmas(steps or chosen["steps"], sigma_max=chosen.get("sigma_max", 5.0))
     return Plan(home, denoiser, None if exactly else sampler or chosen["sampler"], sigmas, decode, get_device(device), scorers)
 
 

@@ -18,20 +18,17 @@ _LOG2_E = math.log2(math.e)
 _ZERO = 1e-4  # a sigma below this counts as this much: 2 x / sigma^2 stays a tame float32
 
 
-def as_denoiser(network: nn.Module, *, clamp: bool = True) -> Denoiser:
+def as_denoiser(network: nn.Module) -> Denoiser:
     """The denoiser of a network, which is put in evaluation mode and follows x to its device.
 
-    A `ScoreNetwork` is one already; of a network whose output is a score, D(x, sigma) = x + sigma^2 score(x, sigma). `clamp`
-    keeps that in [-1, 1], where every posterior mean lies; the published sampler does not clamp.
+    A `ScoreNetwork` is one already; of a network whose output is a score, D(x, sigma) = x + sigma^2 score(x, sigma), clamped
+    to [-1, 1], where every posterior mean lies.
     """
     network.eval()
 
     def denoiser(x: Tensor, sigma: float | Tensor) -> Tensor:
         sigma, output = _per_sample(x, sigma), beside(network, x)(x, sigma)
-        if isinstance(network, ScoreNetwork):
-            return output
-        denoised = x + sigma[:, None, None] ** 2 * output
-        return denoised.clamp(-1, 1) if clamp else denoised
+        return output if isinstance(network, ScoreNetwork) else (x + sigma[:, None, None] ** 2 * output).clamp(-1, 1)
 
     return denoiser
 
@@ -65,14 +62,13 @@ def mlp(*widths: int, activation: type[nn.Module] = nn.SiLU) -> nn.Sequential:
 
 
 class PaperScoreNetwork(nn.Module):
-    """The paper's score network: a masked transformer over the nodes whose output is the score itself (section 2.2).
+    """The paper's design for Table 4: a masked transformer over the nodes whose output is the score itself (section 2.2).
 
-    Twelve pre-norm blocks; the head reads the normalised outputs of all of them, and holds 89 % of the parameters
-    (3,989,575 for NB201, 3,992,777 for 20 nodes of 9 operations). `mask` is one of `MASKS`. A node without successors
-    attends to all nodes alike: the published code's masking amounts to that. `positions` is "node" (one code per node,
-    NB201), "stage" (codes repeat every 4 nodes, MBv3) or "none" (the paper's ablation). `preconditioned`, which the
-    published network is not, scales input and output with the noise level as Karras et al. (2022, table 1) do, for data of
-    standard deviation 1: it learns the same function in a small part of the steps.
+    The published network is `nagkit.published.networks.ScoreNetwork`; this one is trained in a small part of its steps. The
+    head reads the normalised outputs of all blocks. `mask` is one of `MASKS`; a node without successors attends to all nodes
+    alike. `positions` is "node" (one code per node, NB201), "stage" (codes repeat every 4 nodes, MBv3) or "none" (the paper's
+    ablation). `preconditioned` scales input and output with the noise level as Karras et al. (2022, table 1) do, for data of
+    standard deviation 1.
     """
 
     def __init__(

@@ -1,9 +1,9 @@
 """Training of score networks, and the checkpoints that come of it.
 
-Recipes (data/training.yaml): "ours", `ScoreNetwork` by the cross-entropy of the operation, minutes on a laptop core; "paper",
-`PaperScoreNetwork` with the published loss and constants, 250,000 steps; and three with one budget for the paper's Table 4:
-"positions" (the paper's network at a smaller width), "no-positions" (the same without its position code) and "gdss". A run
-keeps its state in the cache folder (`nagkit.predictors.fit`) until its checkpoint is written.
+Recipes (data/training.yaml): "ours", `ScoreNetwork` by the cross-entropy of the operation, minutes on a laptop core; and three
+with one budget for the paper's Table 4: "positions" (the paper's network at a smaller width), "no-positions" (the same without
+its position code) and "gdss". The published training is `nagkit.published.train`. A run keeps its state in the cache folder
+(`nagkit.predictors.fit`) until its checkpoint is written.
 """
 
 import json

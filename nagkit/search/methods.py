@@ -232,5 +232,5 @@ def _proposer(name: str, space: SearchSpace, settings: dict) -> Callable:
     rule, usual = ("xt", "diffusionnag-copy") if name == "guided-copy" else ("x0", "diffusionnag")
     scale = settings.get("scale", chosen(space.name, usual).get("scale", 100.0))
     prior = load_score(space) if name == "guided-score" else exact_prior(space)
-    ours = presets.load().get(space.name, {}).get("presets", {}).get("ours", {})
-    return proposers.GuidedPool(prior, rule=rule, scale=scale, sigma_max=ours.get("sigma_max", 5.0))
+    usual = presets.load().get(space.name, {}).get("sampling", {})
+    return proposers.GuidedPool(prior, rule=rule, scale=scale, sigma_max=usual.get("sigma_max", 5.0))

@@ -12,11 +12,15 @@ from scipy import stats
 
 from nagkit import cluster, paths, presets
 from nagkit.benchmarks import measured, supernet, supernet_train, train_arch
+from nagkit.diffusion import samplers
+from nagkit.diffusion.sde import paper_sigmas
+from nagkit.guidance import guide
 from nagkit.predictors import images
 from nagkit.report.exhibits import Exhibit, by_profile
 from nagkit.report.plots import NAMES
 from nagkit.report.statistics import kendall_ci, mean_ci, paired_difference, welch_difference
 from nagkit.rng import numpy_stream, torch_stream
+from nagkit.sampling import load_predictor, load_prior
 from nagkit.search import baselines, methods
 from nagkit.spaces import mbv3
 from nagkit.spaces.base import ranked
@@ -34,7 +38,6 @@ DRAWS = (1, 2, 3)
 FAVOURITES = 5
 """Networks that the TNAS-style search takes from the predictor's ranking; it finds the other ones by itself."""
 _SAMPLE = {
-    PUBLISHED: {"preset_name": "paper"},
     TRAINED: {"prior_name": "score"},
     EXACT: {"prior_name": "exact"},
     SORTED: {"prior_name": "score"},
@@ -125,8 +128,14 @@ def generate(dataset: str, method: str, training_seed: int, seed: int, n: int, s
     """`n` raw draws by `method`, a job: int8 `archs (n, 20)`, -1 where invalid; CPU `seconds`. No `dataset`: unguided."""
     aim = {"dataset": dataset, "training_seed": training_seed} if dataset else {}
     start = process_time()
-    pool = presets.sample("mbv3", n, seed=seed, steps=steps, **_SAMPLE[method], **aim)
-    return {"archs": pool.archs, "seconds": np.array([process_time() - start])}
+    if method == PUBLISHED:
+        predictor = load_predictor(SPACE, dataset, rule="xt", training_seed=training_seed)
+        law = guide(load_prior(SPACE, "score"), predictor, 1000.0, rule="xt")
+        how = {"sampler": "euler_maruyama", "sigmas": paper_sigmas(steps, sigma_max=1.0).float()}
+        archs, _ = samplers.generate(SPACE, law, n, generator=torch_stream(seed, "sample"), **how)
+    else:
+        archs = presets.sample("mbv3", n, seed=seed, steps=steps, **_SAMPLE[method], **aim).archs
+    return {"archs": archs, "seconds": np.array([process_time() - start])}
 
 
 def search(dataset: str, training_seed: int, seed: int, n: int, oracle: str) -> dict[str, np.ndarray]:

@@ -59,8 +59,8 @@ def guided(space: str, n: int, *, prior: str, rule: str = "x0", scale: float | s
 
 
 def _settings(space: str, prior: str) -> dict[str, object]:
-    ours = presets.of_space(space)["presets"]["ours"]
-    return {"prior": prior} | {key: ours.get(key, 5.0) for key in ("sampler", "steps", "sigma_max")}
+    usual = presets.of_space(space)["sampling"]
+    return {"prior": prior} | {key: usual.get(key, 5.0) for key in ("sampler", "steps", "sigma_max")}
 
 
 def checkpoints(space: str, prior: str, *predictors: str) -> tuple[Path, ...]:

@@ -176,7 +176,7 @@ def test_a_space_of_the_package_is_sampled_by_name_once_it_has_settings(monkeypa
     command = ["sample", "--space", "size", "--n", "100"]
     refused = CliRunner().invoke(cli.cli, command)
     assert "data/presets.yaml has no block for search space 'size'; add one like that of nb201" in str(refused.exception)
-    settings = presets.load() | {"size": {"presets": {"ours": {"sampler": "dpmpp_2m", "steps": 20, "prior": "exact"}}}}
+    settings = presets.load() | {"size": {"sampling": {"sampler": "dpmpp_2m", "steps": 20, "prior": "exact"}}}
     monkeypatch.setattr(presets, "load", lambda: settings)
     drawn = CliRunner().invoke(cli.cli, command)
     assert drawn.exit_code == 0, drawn.output

@@ -10,13 +10,13 @@ from nagkit.errors import NagkitError
 
 @pytest.fixture
 def short(monkeypatch):
-    for name, value in {"PAPER_STEPS": 20, "TIMED_STEPS": 1, "N_UNGUIDED": 64, "N_GUIDED": 4}.items():
+    for name, value in {"PAPER_STEPS": 20, "TIMED_STEPS": 2, "N_UNGUIDED": 64, "N_GUIDED": 4}.items():
         monkeypatch.setattr(bench, name, value)
 
 
 def test_every_row_is_compared_to_the_reference_that_is_guided_likewise(short):
     rows = {row["name"]: row for row in bench.sampling_rows(repeats=1)}
-    references = {"unguided": "paper preset, unguided", "guided": "paper preset, guided"}
+    references = {"unguided": "published, unguided", "guided": "published, guided"}
     assert set(rows) == {"unguided, exact prior", "guided, exact prior", "guided, score prior", *references.values()}
     for name, row in rows.items():
         assert row["seconds_per_1000"] == pytest.approx(1000 * row["seconds"] / row["n"])
@@ -29,8 +29,8 @@ def test_reference_is_extrapolated_to_all_steps(short, monkeypatch):
     ticks = iter(range(100))
     monkeypatch.setattr(bench.time, "perf_counter", lambda: next(ticks))
     rows = bench.sampling_rows(repeats=1)
-    assert [row["seconds"] for row in rows] == [1, 1, 1, 20, 20]
-    assert rows[-1]["note"].startswith("pc, 20 steps, timed over 1")
+    assert [row["seconds"] for row in rows] == [1, 1, 1, 10, 10]
+    assert rows[-1]["note"].startswith("20 steps, timed over 2")
 
 
 def test_whole_commands_are_compared_to_importing_what_they_rest_on(monkeypatch):

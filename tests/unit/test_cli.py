@@ -52,7 +52,7 @@ def test_the_same_seed_gives_the_same_pool_and_another_seed_does_not(nagkit):
 
 
 def test_invalid_draws_stay_as_rows_with_their_error(nagkit):
-    _, out, _ = nagkit("sample", "--n", 200, "--guide", "cifar10", "--preset", "paper", "--steps", 8)
+    _, out, _ = nagkit("sample", "--n", 200, "--guide", "cifar10", "--rule", "xt", "--scale", 30_000)
     pool = pd.read_csv(io.StringIO(out), keep_default_na=False)
     wrong = pool["error"] != ""
     assert len(pool) == 200
@@ -75,8 +75,8 @@ def test_guided_pool_goes_through_query_to_accuracies(nagkit, tmp_path):
     assert answer["accuracy"].mean() > 90
 
 
-def test_trained_prior_and_published_preset_are_one_option_away(nagkit):
-    for arguments in (["--prior", "score"], ["--preset", "paper", "--steps", 3, "--guide", "cifar10"]):
+def test_the_trained_prior_and_the_rule_of_the_paper_are_one_option_away(nagkit):
+    for arguments in (["--prior", "score"], ["--rule", "xt", "--guide", "cifar10", "--sampler", "pc"]):
         status, out, _ = nagkit("sample", "--n", 20, *arguments)
         assert status == 0
         assert len(pd.read_csv(io.StringIO(out), keep_default_na=False)) == 20
@@ -108,7 +108,6 @@ def test_query_reads_stdin_and_keeps_empty_rows(nagkit):
         (["sample", "--guide", "cifar1O"], "unknown data set to guide towards 'cifar1O'"),
         (["sample", "--sampler", "dimm"], "unknown sampler 'dimm' (did you mean 'ddim'?)"),
         (["sample", "--prior", "gan"], "unknown prior 'gan'"),
-        (["sample", "--preset", "papers"], "unknown preset 'papers' (did you mean 'paper'?)"),
         (["train", "predictor", "rank"], "unknown predictor 'rank' (did you mean 'ranking'?)"),
         (["train", "score", "--recipe", "our"], "unknown score network 'our' (did you mean 'ours'?)"),
         (["train", "score", "--device", "gpu"], "unknown device 'gpu'"),

@@ -97,7 +97,7 @@ def test_a_failed_run_leaves_no_file(tmp_path):
 
 
 def test_a_parquet_file_has_typed_columns_and_nulls_where_a_draw_is_invalid(tmp_path):
-    plan, _ = draws.planned("nb201", guide="cifar10", preset="paper", steps=8)
+    plan, _ = draws.planned("nb201", guide="cifar10", rule="xt", scale=30_000)
     draws.write(plan.draws(200), tmp_path / "pool.parquet")
     table = parquet.read_table(tmp_path / "pool.parquet")
     assert [str(kind) for kind in table.schema.types] == ["string", "string", "double"]
@@ -106,7 +106,7 @@ def test_a_parquet_file_has_typed_columns_and_nulls_where_a_draw_is_invalid(tmp_
 
 
 def test_best_first_sorts_by_prediction_with_invalid_draws_last():
-    plan, _ = draws.planned("nb201", guide="cifar10", preset="paper", steps=8)
+    plan, _ = draws.planned("nb201", guide="cifar10", rule="xt", scale=30_000)
     pool = draws.best_first(plan.draws(200))
     predicted = pool.scores["predicted"]
     n_valid = len(pool.valid)

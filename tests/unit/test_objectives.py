@@ -146,8 +146,3 @@ def test_a_column_of_the_benchmark_is_measured_at_random_cells():
 def test_too_many_pairs_are_refused():
     with pytest.raises(NagkitError, match="pairs must be 10 to 15625"):
         objectives.load("apgd_ce_eps1.0", pairs=20_000)
-
-
-def test_an_objective_does_not_mix_with_the_published_preset(additive):
-    with pytest.raises(NagkitError, match="leave out the preset or the objective"):
-        generate("nb201", 5, guide=objectives.aim(additive)[0], preset="paper")

@@ -1,4 +1,4 @@
-"""Score networks: what an untrained one is, who attends to whom, and the published one's size."""
+"""Score networks: what an untrained one is, and who attends to whom."""
 
 import numpy as np
 import pytest
@@ -137,13 +137,6 @@ def test_the_closure_of_the_cell_reaches_the_output_from_everywhere():
     assert closure[:7, 7].all()
     assert closure[0, 1:].all()
     assert not closure.diagonal().any()
-
-
-@pytest.mark.parametrize(
-    ("n_nodes", "n_ops", "adjacency", "count"), [(8, 7, SPACE.adjacency, 3_989_575), (20, 9, CHAIN, 3_992_777)]
-)
-def test_the_paper_network_has_the_published_size(n_nodes, n_ops, adjacency, count):
-    assert sum(p.numel() for p in PaperScoreNetwork(n_nodes, n_ops, adjacency).parameters()) == count
 
 
 def test_in_the_paper_network_a_node_without_successors_attends_to_all_alike():

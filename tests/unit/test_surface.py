@@ -93,7 +93,7 @@ def test_unguided_draws_of_a_closed_form_prior_follow_the_law_with_and_without_a
 
 
 def test_a_table_keeps_invalid_draws_in_their_place():
-    pool = nagkit.generate("nb201", 200, guide="cifar10", preset="paper", steps=8)
+    pool = nagkit.generate("nb201", 200, guide="cifar10", rule="xt", scale=30_000)
     table = pool.table()
     wrong = table["error"] != ""
     assert len(table) == 200 and wrong.any() and (table["arch"][wrong] == "").all() and table["predicted"][wrong].isna().all()
@@ -128,7 +128,6 @@ def test_a_gpu_draws_what_the_predictor_likes_as_well():
         ({"n": 5, "guide": "cifar1O"}, "unknown data set to guide towards 'cifar1O'"),
         ({"n": 5, "scale": 3.0}, "add --guide DATASET"),
         ({"n": 5, "decode": "round"}, "unknown decoding 'round'"),
-        ({"n": 5, "preset": "papers"}, "unknown preset 'papers'"),
     ],
 )
 def test_bad_input_is_named(how, message):

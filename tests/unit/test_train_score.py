@@ -62,7 +62,7 @@ def interrupt_at(monkeypatch, network, step):
     return lambda: monkeypatch.setitem(train._LOSSES, name, loss)
 
 
-@pytest.mark.parametrize("network", ["ours", "paper", "gdss"])
+@pytest.mark.parametrize("network", ["ours", "positions", "gdss"])
 @pytest.mark.parametrize("step", [3, 13, 22])
 def test_an_interrupted_run_ends_in_the_bytes_of_an_uninterrupted_one(tmp_path, monkeypatch, network, step):
     whole = tiny(tmp_path / "whole.safetensors", network=network)
@@ -111,7 +111,7 @@ def load_weights(path):
 
 def test_training_leaves_the_global_random_stream_alone(tmp_path):
     before = torch.get_rng_state()
-    tiny(tmp_path / "a.safetensors", network="paper")
+    tiny(tmp_path / "a.safetensors", network="positions")
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -306,8 +306,8 @@ def test_committed_networks_are_small_and_match_their_cards(committed):
 
 @pytest.mark.parametrize("seed", range(3))
 def test_the_committed_mbv3_network_draws_valid_networks(seed):
-    """At least 999 of 1,000 raw draws in at most 50 network calls, as the sampler of its preset spends."""
-    settings = presets.load()["mbv3"]["presets"]["ours"]
+    """At least 999 of 1,000 raw draws in at most 50 network calls, as the sampler of its space spends."""
+    settings = presets.load()["mbv3"]["sampling"]
     assert network_calls(settings["sampler"], settings["steps"]) <= 50
     drawn = nagkit.generate("mbv3", 1000, seed=seed, prior="score").valid
     assert len(drawn) >= 999 and len(np.unique(drawn, axis=0)) == len(drawn)
