@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 
 from nagkit import guidance, presets
 from nagkit.devices import get_device, threads
-from nagkit.diffusion import exact, samplers
+from nagkit.diffusion import exact, masked, samplers
 from nagkit.diffusion.sde import geometric_sigmas
 from nagkit.errors import NagkitError, unknown
 from nagkit.predictors import task
@@ -23,10 +23,12 @@ if TYPE_CHECKING:
     import pandas as pd
 
 PRIORS = ("exact", "score")
+DIFFUSIONS = ("gaussian", "masked")
 BATCH = 512
 """Draws that a sampler makes together; the numbers depend on it."""
 SHARD = 128 * BATCH
 """Draws of one random stream; where draws are shared out, each worker takes whole shards."""
+_AIMLESS = "a guidance rule or scale is given without something to guide towards; add --guide DATASET"
 _KIND = {"x0": "ranking", "xt": "noise-aware"}
 
 
@@ -100,8 +102,9 @@ def load_predictor(space: str | SearchSpace, dataset: str, *, rule: str = "x0", 
 
 def generate(
     space: str | SearchSpace, n: int, *, prior: str | Callable | None = None, guide: str | guidance.Predictor | None = None,
-    rule: str | None = None, scale: float | str | None = None, sampler: str | None = None, steps: int | None = None,
-    decode: str = "threshold", seed: int = 0, training_seed: int = 0, device: str = "cpu", progress: bool = False,
+    rule: str | None = None, scale: float | str | None = None, diffusion: str = "gaussian", sampler: str | None = None,
+    steps: int | None = None, decode: str = "threshold", seed: int = 0, training_seed: int = 0, device: str = "cpu",
+    progress: bool = False,
 ) -> Pool:  # fmt: skip
     """`n` raw draws from a search space; nothing is filtered or drawn again.
 
@@ -110,10 +113,15 @@ def generate(
     `scale` is a number, or "diverse", the weaker of the chosen strengths. `prior` is a name (`load_prior`) or a denoiser.
     What is left out comes from the block of the space in data/presets.yaml.
     Without guide, sampler and steps a closed-form prior is drawn from exactly. `seed` is that of the draws, `training_seed`
-    that of the committed predictor. Raises `NagkitError` for unknown names, and where a space has no such block.
+    that of the committed predictor.
+
+    `diffusion` "masked", for spaces that are listed and hold all combinations of slot values, scores the whole space first and
+    then reveals slots, in `steps` steps. One slot a step, the default, draws exactly from the uniform law times exp(scale ·
+    predicted), the scale in standard deviations of the prediction over the space, by default that chosen for the exact prior.
+    Raises `NagkitError` for unknown names, and where a space has no such block.
     """
-    plan = prepare(space, prior=prior, guide=guide, rule=rule, scale=scale, sampler=sampler, steps=steps, decode=decode,
-                   training_seed=training_seed, device=device)  # fmt: skip
+    plan = prepare(space, prior=prior, guide=guide, rule=rule, scale=scale, diffusion=diffusion, sampler=sampler,
+                   steps=steps, decode=decode, training_seed=training_seed, device=device)  # fmt: skip
     return joined(list(plan.draws(n, seed, progress=progress)))
 
 
@@ -122,9 +130,9 @@ class Plan:
     """Everything that decides a draw but its seed."""
 
     space: SearchSpace
-    denoiser: Callable
+    denoiser: Callable | masked.MaskedLaw
     sampler: str | None
-    """None: draw from the closed form itself."""
+    """None: draw from the closed form itself, that is by `denoiser.sample`."""
     sigmas: torch.Tensor | None
     decode: str
     device: torch.device
@@ -162,12 +170,18 @@ class Plan:
 
 def prepare(
     space: str | SearchSpace, *, prior: str | Callable | None = None, guide: str | guidance.Predictor | None = None,
-    rule: str | None = None, scale: float | str | None = None, sampler: str | None = None, steps: int | None = None,
-    decode: str = "threshold", training_seed: int = 0, device: str = "cpu",
+    rule: str | None = None, scale: float | str | None = None, diffusion: str = "gaussian", sampler: str | None = None,
+    steps: int | None = None, decode: str = "threshold", training_seed: int = 0, device: str = "cpu",
     scorers: Mapping[str, Callable[[np.ndarray], np.ndarray]] | None = None,
 ) -> Plan:  # fmt: skip
     """What `generate` does with its options before the first draw; `scorers` join `Pool.scores`."""
     home = get_space(space)
+    if diffusion not in DIFFUSIONS:
+        raise unknown("diffusion", diffusion, DIFFUSIONS)
+    if diffusion == "masked":
+        if (prior, rule, sampler, decode) != (None, None, None, "threshold"):
+            raise NagkitError("masked diffusion has no prior, rule, sampler or decoding to choose; leave them out")
+        return _masked(home, guide, scale, steps, training_seed, device, dict(scorers or {}))
     complete = None not in (prior, sampler, steps) and home.name not in presets.load()  # nothing is left to choose
     chosen = {} if complete else presets.of_space(home.name)["sampling"]
     if steps is not None and steps < 1:
@@ -187,9 +201,32 @@ def prepare(
         denoiser = guidance.guide(denoiser, guide, strength, rule=rule or "x0")
         scorers = {"predicted": lambda archs: _scored(guide, home.encode(archs), device)} | scorers
     elif rule is not None or scale is not None:
-        raise NagkitError("a guidance rule or scale is given without something to guide towards; add --guide DATASET")
+        raise NagkitError(_AIMLESS)
     sigmas = geometric_sigmas(steps or chosen["steps"], sigma_max=chosen.get("sigma_max", 5.0))
     return Plan(home, denoiser, None if exactly else sampler or chosen["sampler"], sigmas, decode, get_device(device), scorers)
+
+
+def _masked(
+    home: SearchSpace, guide: str | guidance.Predictor | None, scale: float | str | None, steps: int | None, training_seed: int,
+    device: str, scorers: dict[str, Callable[[np.ndarray], np.ndarray]],
+) -> Plan:  # fmt: skip
+    """The plan of masked diffusion, which scores the whole space first."""
+    archs, _ = masked.slots(home)  # refuses a space before all of it is scored
+    scores, strength = np.zeros(len(archs)), 0.0
+    if guide is not None:
+        named = isinstance(guide, str)
+        strength = presets.strength(home.name, "exact", "x0" if named else "objective", scale)
+        scores = _of_all(home, guide, training_seed) if named else _scored(guide, home.encode(archs), device)
+        scorers = {"predicted": lambda archs: scores[home.code(archs)]} | scorers
+    elif scale is not None:
+        raise NagkitError(_AIMLESS)
+    table, reveal = masked.partial_values(home, scores, strength), masked.schedule(home.n_slots, steps)
+    return Plan(home, masked.MaskedLaw(home, table, reveal), None, None, "threshold", get_device(device), scorers)
+
+
+@cache
+def _of_all(space: SearchSpace, dataset: str, training_seed: int) -> np.ndarray:
+    return load_predictor(space, dataset, training_seed=training_seed).rank(space.all())
 
 
 def _check(predictor: guidance.Predictor, space: SearchSpace, device: str) -> None:

@@ -29,6 +29,20 @@ exact. Several at once, random orders are a mixture of laws, which is no farther
 _LARGEST = 2**26  # entries of a table: 512 MB
 
 
+def slots(space: SearchSpace) -> tuple[np.ndarray, list[np.ndarray]]:
+    """All architectures, and the values that occur in each slot; `NagkitError` where masked diffusion has no closed form."""
+    if not is_listed(space):
+        raise NagkitError(f"{space.name} is too large to list, so masked diffusion has no closed form; leave diffusion out")
+    archs = space.all()
+    values = [np.unique(column) for column in archs.T]
+    if min(each[0] for each in values) < 0 or math.prod(map(len, values)) != len(archs):
+        raise NagkitError(f"{space.name} does not hold all combinations of its slots' values; masked diffusion needs them")
+    entries = (2 + max(int(each[-1]) for each in values)) ** space.n_slots
+    if entries > _LARGEST:
+        raise NagkitError(f"masked diffusion of {space.name} would need a table of {entries:,} numbers, above {_LARGEST:,}")
+    return archs, values
+
+
 def partial_values(space: SearchSpace, scores: np.ndarray, scale: float = 1.0, *, first_order: bool = False) -> Tensor:
     """log h(S) = log E[exp(scale · scores) | S] for every architecture S with hidden slots, a float64 table.
 
@@ -40,7 +54,7 @@ def partial_values(space: SearchSpace, scores: np.ndarray, scale: float = 1.0, *
     """
     if not 0 <= scale < math.inf:
         raise NagkitError(f"guidance scale must be a finite number >= 0, got {scale}")
-    archs, values = _slots(space)
+    archs, values = slots(space)
     scores = np.asarray(scores, np.float64)
     if scores.shape != (len(archs),):
         raise NagkitError(f"masked guidance needs one score for each of {len(archs):,} architectures, got {scores.shape}")
@@ -79,7 +93,8 @@ def sample(
     flat, strides = table.flatten().to(device), torch.tensor(table.stride(), device=device)
     state = torch.full((n,), table.numel() - 1, device=device)  # every slot hidden: the last entry
     archs = torch.full((n, n_slots), top, device=device)
-    order_of = torch.rand((n, n_slots), generator=generator, device=device, dtype=torch.float64).argsort(dim=1)
+    turn, chance = torch.rand((2, n, n_slots), generator=generator, device=device, dtype=torch.float64)
+    turn = turn.argsort(dim=1)
     shown = 0
     for count in reveal:
         if order == "informed":
@@ -87,13 +102,13 @@ def sample(
             doubt = _entropy(of_each, dim=2).masked_fill(archs != top, torch.inf)
             slots = doubt.argsort(dim=1, stable=True)[:, :count]
         else:
-            slots = order_of[:, shown : shown + count]
-        shown += count
+            slots = turn[:, shown : shown + count]
         step = strides[slots]  # (n, count)
         total = _odds(flat[_moves(state[:, None], step, top)], dim=2).cumsum(dim=2)
-        at = torch.rand(slots.shape, generator=generator, device=device, dtype=torch.float64) * total[..., -1]
+        at = chance[:, shown : shown + count] * total[..., -1]
         at = torch.minimum(at, torch.nextafter(total[..., -1], total.new_zeros(())))  # a product may round up to the total
-        value = (total <= at[..., None]).sum(dim=2)
+        value = torch.searchsorted(total, at[..., None], right=True).squeeze(2)
+        shown += count
         archs.scatter_(1, slots, value)
         state = state + ((value - top) * step).sum(dim=1)
     return archs.cpu().numpy().astype(np.int8)
@@ -144,20 +159,6 @@ class MaskedLaw:
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
         """`n` draws as codes, float32 `(n, n_nodes, n_ops)` in {-1, 1}."""
         return self.space.encode(sample(self.table, n, reveal=self.reveal, order=self.order, generator=generator))
-
-
-def _slots(space: SearchSpace) -> tuple[np.ndarray, list[np.ndarray]]:
-    """All architectures, and the values that occur in each slot."""
-    if not is_listed(space):
-        raise NagkitError(f"{space.name} is too large to list, so masked diffusion has no closed form; leave diffusion out")
-    archs = space.all()
-    values = [np.unique(column) for column in archs.T]
-    if min(each[0] for each in values) < 0 or math.prod(map(len, values)) != len(archs):
-        raise NagkitError(f"{space.name} does not hold all combinations of its slots' values; masked diffusion needs them")
-    entries = (2 + max(int(each[-1]) for each in values)) ** space.n_slots
-    if entries > _LARGEST:
-        raise NagkitError(f"masked diffusion of {space.name} would need a table of {entries:,} numbers, above {_LARGEST:,}")
-    return archs, values
 
 
 def _checked(table: Tensor, reveal: Sequence[int] | None, order: str) -> list[int]:

@@ -11,6 +11,7 @@ from nagkit.diffusion import masked
 from nagkit.diffusion.tilted import tilted_law
 from nagkit.errors import NagkitError
 from nagkit.rng import numpy_stream, torch_stream
+from nagkit.sampling import generate
 from nagkit.spaces.base import get_space
 
 
@@ -121,3 +122,37 @@ def test_bad_input_is_refused_in_one_line(make, said):
     with pytest.raises(NagkitError, match=said) as caught:
         make()
     assert "\n" not in str(caught.value)
+
+
+def test_guided_by_a_data_set_or_ones_own_predictor_the_law_is_the_tilted_one():
+    def convolutions(x, sigma):
+        return (x[:, 1:-1, 4:6] > 0).sum(dim=(1, 2)).double()  # of 1 and 3 pixels
+
+    pool = generate("nb201", 4000, guide=convolutions, scale=1.0, diffusion="masked")
+    count = (pool.archs == 2) | (pool.archs == 3)
+    share = 2 * np.e / (2 * np.e + 3)  # of convolutions in a slot under the tilted law
+    assert (pool.errors == "").all() and (pool.scores["predicted"] == count.sum(axis=1)).all()
+    assert abs(count.mean() - share) < 5 * np.sqrt(share * (1 - share) / 24_000)
+    guided = generate("nb201", 200, guide="imagenet16-120", diffusion="masked", scale=3)
+    assert guided.scores["predicted"].mean() > 1
+
+
+def test_unguided_it_is_uniform_and_steps_are_the_number_of_slots_at_most():
+    pool = generate("nb201", 5000, diffusion="masked", steps=2)
+    assert abs(np.bincount(pool.archs.ravel()) - 6000).max() < 5 * np.sqrt(30_000 * 0.2 * 0.8)
+    with pytest.raises(NagkitError, match="takes 1 to 6 steps, got 7"):
+        generate("nb201", 5, diffusion="masked", steps=7)
+
+
+@pytest.mark.parametrize(
+    ("space", "how", "said"),
+    [
+        ("mbv3", {}, "mbv3 is too large to list"),
+        ("nb201", {"scale": 3.0}, "without something to guide towards"),
+        ("nb201", {"sampler": "ddim"}, "has no prior, rule, sampler"),
+        ("nb201", {"guide": lambda x, sigma: x.sum((1, 2)) * np.nan}, "all scores must be finite"),
+    ],
+)
+def test_options_that_masked_diffusion_has_not_are_refused(space, how, said):
+    with pytest.raises(NagkitError, match=said):
+        generate(space, 5, diffusion="masked", **how)
