@@ -3,8 +3,6 @@
 import numpy as np
 from scipy.special import log_ndtr, ndtr
 
-from nagkit.errors import unknown
-
 BETA = 0.5
 """Deviations that the upper confidence bound adds, the factor of the published code."""
 
@@ -30,17 +28,10 @@ def thompson(mean: np.ndarray, sd: np.ndarray, best: float, rng: np.random.Gener
     return mean + sd * rng.standard_normal(len(mean))
 
 
-_BY_NAME = {
+ACQUISITIONS = {
     "ei": expected_improvement,
     "pi": probability_of_improvement,
     "ucb": upper_confidence_bound,
     "its": thompson,
 }
-ACQUISITIONS = tuple(_BY_NAME)
-
-
-def get_acquisition(name: str):
-    """The acquisition function called `name`: `(mean, sd, best, rng) → (B,)`, higher is better."""
-    if name not in _BY_NAME:
-        raise unknown("acquisition function", name, ACQUISITIONS)
-    return _BY_NAME[name]
+"""Functions `(mean, sd, best, rng) → (B,)` by name; higher is better."""

@@ -97,7 +97,7 @@ class RandomSearch:
         self._seen.update(row.tobytes() for row in archs)
 
 
-class RegularizedEvolution:
+class RegularizedEvolution(RandomSearch):
     """Ageing evolution (Real et al., 2019): the winner of a tournament is mutated, the oldest member dies.
 
     The defaults (population 10, tournament 3) are those of the NAS-Bench-201 authors. A child that was trained before
@@ -107,18 +107,17 @@ class RegularizedEvolution:
     def __init__(self, space: SearchSpace, rng: np.random.Generator, *, population: int = 10, tournament: int = 3):
         if not 1 <= tournament <= population:
             raise NagkitError(f"a tournament of {tournament} needs a population of at least as many, got {population}")
-        self._space, self._rng, self._seen = space, rng, set()
+        super().__init__(space, rng)
         self._size, self._tournament = population, tournament
         self._members: list[tuple[np.ndarray, float]] = []  # oldest first
 
     def ask(self, n: int) -> np.ndarray:
         if len(self._seen) < self._size:
-            n = min(n, self._size - len(self._seen))
-            return np.concatenate([unseen(self._space, self._rng, self._seen) for _ in range(n)])
+            return super().ask(min(n, self._size - len(self._seen)))
         return np.concatenate([self._child() for _ in range(n)])
 
     def tell(self, archs: np.ndarray, values: np.ndarray) -> None:
-        self._seen.update(row.tobytes() for row in archs)
+        super().tell(archs, values)
         self._members += zip(*succeeded(archs, values), strict=True)
         del self._members[: -self._size]
 
@@ -130,7 +129,7 @@ class RegularizedEvolution:
         return unseen(self._space, self._rng, self._seen, start=parent)
 
 
-class LocalSearch:
+class LocalSearch(RandomSearch):
     """Hill climbing from random starts (White et al., 2021), moving to the first neighbour that is better.
 
     Neighbours are trained in random order; when none is left the climb restarts at a random architecture. Of that
@@ -138,20 +137,20 @@ class LocalSearch:
     """
 
     def __init__(self, space: SearchSpace, rng: np.random.Generator):
-        self._space, self._rng, self._seen = space, rng, set()
+        super().__init__(space, rng)
         self._value = -np.inf
         self._queue = np.empty((0, space.n_slots), np.int8)  # neighbours of the incumbent still to be trained
 
     def ask(self, n: int) -> np.ndarray:
         if not len(self._queue):
             self._value = -np.inf
-            return unseen(self._space, self._rng, self._seen)
+            return super().ask(1)
         asked, self._queue = self._queue[:n], self._queue[n:]
-        self._seen.update(row.tobytes() for row in asked)
+        self._seen.update(row.tobytes() for row in asked)  # it may be asked again before it is told
         return asked
 
     def tell(self, archs: np.ndarray, values: np.ndarray) -> None:
-        self._seen.update(row.tobytes() for row in archs)
+        super().tell(archs, values)
         archs, values = succeeded(archs, values)
         best = int(np.argmax(values)) if len(values) else None
         if best is not None and values[best] > self._value:

@@ -5,8 +5,8 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from nagkit.errors import NagkitError
-from nagkit.search.acquisition import get_acquisition
+from nagkit.errors import NagkitError, unknown
+from nagkit.search.acquisition import ACQUISITIONS
 from nagkit.search.baselines import succeeded, unseen
 from nagkit.search.bo import normal_scores
 from nagkit.spaces.base import SearchSpace
@@ -25,26 +25,17 @@ class ModelBased:
     """
 
     def __init__(
-        self,
-        space: SearchSpace,
-        rng: np.random.Generator,
-        generator: torch.Generator,
-        *,
-        surrogate,
-        proposer: Callable,
-        acquisition: str,
-        pool: int = POOL,
-        watch: Callable[[np.ndarray, np.ndarray], None] | None = None,
-    ):
+        self, space: SearchSpace, rng: np.random.Generator, generator: torch.Generator, *, surrogate, proposer: Callable,
+        acquisition: str, pool: int = POOL, watch: Callable[[np.ndarray, np.ndarray], None] | None = None,
+    ):  # fmt: skip
+        if acquisition not in ACQUISITIONS:
+            raise unknown("acquisition function", acquisition, ACQUISITIONS)
         if pool < 1:
             raise NagkitError(f"a pool counts candidates and must be at least 1, got {pool}")
         self.space, self.rng, self.generator, self.surrogate = space, rng, generator, surrogate
-        self.archs, self._values = np.empty((0, space.n_slots), np.int8), np.empty(0)
-        self.scores = self._values
-        self._proposer, self._acquire, self._pool = proposer, get_acquisition(acquisition), pool
-        self._seen: set[bytes] = set()
-        self._watch = watch
-        self._stale = True
+        self.archs, self._values, self.scores = np.empty((0, space.n_slots), np.int8), np.empty(0), np.empty(0)
+        self._proposer, self._acquire, self._pool, self._watch = proposer, ACQUISITIONS[acquisition], pool, watch
+        self._seen, self._stale = set(), True
 
     def best(self, n: int) -> np.ndarray:
         """The best `n` architectures so far, best first."""

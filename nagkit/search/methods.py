@@ -1,6 +1,7 @@
 """Every search method by name, and one run of one: the same budget, initial design and seed streams for all."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,36 +15,16 @@ from nagkit.diffusion.train import load_score
 from nagkit.errors import NagkitError, unknown
 from nagkit.rng import numpy_stream, torch_stream
 from nagkit.search import baselines, encoding, proposers, surrogates
-from nagkit.search.acquisition import ACQUISITIONS
 from nagkit.search.loop import ModelBased
 from nagkit.spaces.base import DEFAULT, SPACES, SearchSpace, checked, get_space, is_listed
 
 DESIGN, BATCH = 20, 5
 """Architectures of the initial design, and architectures that a model-based method chooses in each round."""
 
-METHODS = {
-    "random": "Random",
-    "local-search": "Local search",
-    "evolution": "Evolution",
-    "gcn": "GCN predictor",
-    "bananas": "BANANAS",
-    "bonas": "BONAS",
-    "dngo": "DNGO",
-    "bohamiann": "BOHAMIANN",
-    "gp": "GP (BoTorch)",
-    "ridge": "Ridge, evolved pool",
-    "diffusionnag": "DiffusionNAG + BO",
-    "diffusionnag-copy": "DiffusionNAG + BO, noise-aware copy",
-}
-MODEL_FREE = {"random", "local-search", "evolution"}
-PROPOSERS = {
-    "random": "Random",
-    "mutation": "Mutation",
-    "mutation+random": "Mutation + random",
-    "evolved": "Surrogate-evolved",
-    "guided": "Guided, clean surrogate",
-    "guided-copy": "Guided, noise-aware copy",
-    "guided-score": "Guided, trained prior",
+MODEL_FREE = {
+    "random": baselines.RandomSearch,
+    "local-search": baselines.LocalSearch,
+    "evolution": baselines.RegularizedEvolution,
 }
 _RECIPE = {  # surrogate, proposer, acquisition
     "gcn": ("graph", "random", "ucb"),
@@ -56,6 +37,13 @@ _RECIPE = {  # surrogate, proposer, acquisition
     "diffusionnag": ("process", "guided", "ei"),
     "diffusionnag-copy": ("process", "guided-copy", "ei"),
 }
+METHODS = (*MODEL_FREE, *_RECIPE)
+_SIMPLE = {
+    "random": proposers.random_pool,
+    "mutation": proposers.mutation_pool,
+    "mutation+random": proposers.mutation_random_pool,
+}
+PROPOSERS = (*_SIMPLE, "evolved", "guided", "guided-copy", "guided-score")
 CANDIDATES = {
     "evolution": [{"population": p, "tournament": t} for p, t in ((10, 3), (20, 5), (30, 10))],
     "gcn": [{"steps": steps, "width": width} for steps, width in ((60, 32), (120, 32), (120, 64))],
@@ -120,14 +108,11 @@ def build(
     """
     if method not in METHODS:
         raise unknown("search method", method, METHODS)
-    if acquisition is not None and acquisition not in ACQUISITIONS:
-        raise unknown("acquisition function", acquisition, ACQUISITIONS)
     given, settings = settings, chosen(space.name, method) | settings
     if method in MODEL_FREE:
         if acquisition or proposer:
             raise NagkitError(f"method {method} has no surrogate: leave acquisition function and proposer out")
-        make = {"random": baselines.RandomSearch, "local-search": baselines.LocalSearch}
-        return make.get(method, baselines.RegularizedEvolution)(space, rng, **settings)
+        return MODEL_FREE[method](space, rng, **settings)
     surrogate, usual, acquire = _RECIPE[method]
     usual = settings.get("proposer", usual)
     # another proposer than the method's own has settings of its own
@@ -220,15 +205,13 @@ def _surrogate(name: str, space: SearchSpace, generator: torch.Generator, settin
 
 
 def _proposer(name: str, space: SearchSpace, settings: dict) -> Callable:
-    simple = {"random": proposers.random_pool, "mutation": proposers.mutation_pool}
-    simple["mutation+random"] = proposers.mutation_random_pool
     if name not in PROPOSERS:
         raise unknown("proposer", name, PROPOSERS)
-    if name in simple:
-        return simple[name]
+    if name in _SIMPLE:
+        return _SIMPLE[name]
     if name == "evolved":
         usual = chosen(space.name, "ridge").get("generations", 10)
-        return proposers.EvolvedPool(generations=settings.get("generations", usual))
+        return partial(proposers.evolved_pool, generations=settings.get("generations", usual))
     rule, usual = ("xt", "diffusionnag-copy") if name == "guided-copy" else ("x0", "diffusionnag")
     scale = settings.get("scale", chosen(space.name, usual).get("scale", 100.0))
     prior = load_score(space) if name == "guided-score" else exact_prior(space)

@@ -20,7 +20,13 @@ def load(spec: str, space: SearchSpace) -> Callable[[np.ndarray], np.ndarray]:
     `NagkitError` for what cannot be imported, a table of part of a space, and one whose architectures are not of `space`.
     """
     if spec.endswith(".csv"):
-        return _table(spec, space)
+        archs, values = read_pairs(Path(spec), space, failures=True)
+        if not is_listed(space) or len(archs) < space.size:
+            remedy = f"`nagkit suggest {spec}` proposes which to measure next"
+            raise NagkitError(f"{spec} lists {len(archs):,} of the {space.size:,} architectures of {space.name}; {remedy}")
+        order = np.argsort(keys(archs))
+        listed = keys(archs)[order]
+        return lambda asked: values[order[np.searchsorted(listed, keys(asked))]]
     module, colon, name = spec.partition(":")
     if not (module and colon and name):
         raise NagkitError(f"objective {spec!r} is neither a .csv file nor module:function; for example my_task:accuracy")
@@ -33,13 +39,3 @@ def load(spec: str, space: SearchSpace) -> Callable[[np.ndarray], np.ndarray]:
     if not callable(found):
         raise NagkitError(f"objective {spec} is {type(found).__name__}, not a function of architectures")
     return lambda archs: np.asarray(found(archs), np.float64)
-
-
-def _table(path: str, space: SearchSpace) -> Callable[[np.ndarray], np.ndarray]:
-    archs, values = read_pairs(Path(path), space, failures=True)
-    if not is_listed(space) or len(archs) < space.size:
-        remedy = f"`nagkit suggest {path}` proposes which to measure next"
-        raise NagkitError(f"{path} lists {len(archs):,} of the {space.size:,} architectures of {space.name}; {remedy}")
-    order = np.argsort(keys(archs))
-    listed = keys(archs)[order]
-    return lambda asked: values[order[np.searchsorted(listed, keys(asked))]]

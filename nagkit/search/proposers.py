@@ -42,22 +42,17 @@ def mutation_random_pool(search, n: int) -> np.ndarray:
     return np.concatenate([mutation_pool(search, n - n // 2), random_pool(search, n // 2)])
 
 
-class EvolvedPool:
+def evolved_pool(search, n: int, *, generations: int) -> np.ndarray:
     """A population that evolves on the surrogate's mean: mutate everyone, keep the better half, `generations` times."""
-
-    def __init__(self, *, generations: int = 10):
-        self._generations = generations
-
-    def __call__(self, search, n: int) -> np.ndarray:
-        population = mutation_random_pool(search, n)
-        worth = search.surrogate.posterior(population)[0]
-        for _ in range(self._generations):
-            children = search.space.mutate(population, search.rng)
-            both, first = np.unique(np.concatenate([population, children]), axis=0, return_index=True)
-            values = np.concatenate([worth, search.surrogate.posterior(children)[0]])[first]
-            best = np.argsort(-values, kind="stable")[:n]
-            population, worth = both[best], values[best]
-        return population
+    population = mutation_random_pool(search, n)
+    worth = search.surrogate.posterior(population)[0]
+    for _ in range(generations):
+        children = search.space.mutate(population, search.rng)
+        both, first = np.unique(np.concatenate([population, children]), axis=0, return_index=True)
+        values = np.concatenate([worth, search.surrogate.posterior(children)[0]])[first]
+        best = np.argsort(-values, kind="stable")[:n]
+        population, worth = both[best], values[best]
+    return population
 
 
 class GuidedPool:
@@ -91,14 +86,11 @@ class GuidedPool:
 class NoiseAwareCopy(nn.Module):
     """A perceptron on noisy codes and their noise level; every `fit` goes on from the weights of the one before."""
 
-    def __init__(
-        self, space: SearchSpace, generator: torch.Generator, *,
-        sigma_max: float, width: int = 128, steps: int = 100, batch: int = 128,
-    ):  # fmt: skip
+    def __init__(self, space: SearchSpace, generator: torch.Generator, *, sigma_max: float, steps: int = 100, batch: int = 128):
         super().__init__()
         self._space, self._generator, self._steps, self._batch = space, generator, steps, batch
         self._range = sigma_max / SIGMA_MIN
-        sizes = [space.n_nodes * space.n_ops + 16, width, width, 1]
+        sizes = [space.n_nodes * space.n_ops + 16, 128, 128, 1]
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(sizes, sizes[1:], strict=False))
         for layer in self.layers:
             nn.init.normal_(layer.weight, std=layer.in_features**-0.5, generator=generator)

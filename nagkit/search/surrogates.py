@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from nagkit.diffusion.score import attention_mask
 from nagkit.errors import NagkitError
-from nagkit.predictors.process import Process
+from nagkit.predictors.process import Kernel, Process
 from nagkit.search import encoding
 from nagkit.spaces.base import SearchSpace
 
@@ -29,8 +29,8 @@ Posterior = tuple[np.ndarray, np.ndarray]
 class ProcessSurrogate:
     """A Gaussian process on the structural features; with `LINEAR` kernels a ridge regression with its posterior."""
 
-    def __init__(self, space: SearchSpace, *, kernels=MATERN, noises: Sequence[float] = NOISES):
-        self._space, self._process = space, Process(kernels, noises)
+    def __init__(self, space: SearchSpace, *, kernels: Sequence[Kernel] = MATERN):
+        self._space, self._process = space, Process(kernels, NOISES)
 
     def fit(self, archs: np.ndarray, scores: np.ndarray) -> None:
         self._process.fit(encoding.encode(self._space, archs), torch.from_numpy(scores))
@@ -128,37 +128,31 @@ class GraphNetwork(nn.Module):
         return h.mean(dim=1)
 
 
-def train(network: nn.Module, x: Tensor, scores: Tensor, *, steps: int, rate: float, decay: float) -> None:
-    """Fit every member of `network` to all `scores` by full-batch AdamW with a cosine schedule."""
-    optimiser = torch.optim.AdamW(network.parameters(), rate, weight_decay=decay)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
-    for _ in range(steps):
-        loss = (network(x) - scores).square().mean(dim=1).sum()
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        schedule.step()
-
-
 class NetworkSurrogate:
     """An ensemble of networks, or the last layer of one under Bayesian linear regression.
 
-    `encode(archs)` makes the inputs and `build(n_inputs, generator)` the networks. With `bayesian_head` the mean and deviation
-    are those of a linear regression on the hidden layer (DNGO: Snoek et al., 2015); else those over the members.
+    `encode(archs)` makes the inputs and `build(inputs)` the networks, which full-batch AdamW with a cosine schedule fits.
+    With `bayesian_head` the mean and deviation are those of a linear regression on the hidden layer (DNGO: Snoek et al., 2015);
+    else those over the members.
     """
 
-    def __init__(
-        self, encode: Callable, build: Callable, *, bayesian_head: bool, steps: int, rate: float = 1e-2, decay: float = 1e-4
-    ):
-        self._encode, self._build, self._head = encode, build, Process(LINEAR, NOISES) if bayesian_head else None
-        self._recipe = {"steps": steps, "rate": rate, "decay": decay}
+    def __init__(self, encode: Callable, build: Callable, *, bayesian_head: bool, steps: int):
+        self._encode, self._build, self._steps = encode, build, steps
+        self._head = Process(LINEAR, NOISES) if bayesian_head else None
 
     def fit(self, archs: np.ndarray, scores: np.ndarray) -> None:
-        x = self._encode(archs).float()
-        self._network = self._build(x)
-        train(self._network, x, torch.from_numpy(scores).float(), **self._recipe)
+        x, y = self._encode(archs).float(), torch.from_numpy(scores)
+        self._network = network = self._build(x)
+        optimiser = torch.optim.AdamW(network.parameters(), 1e-2, weight_decay=1e-4)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, self._steps)
+        for _ in range(self._steps):
+            loss = (network(x) - y.float()).square().mean(dim=1).sum()  # every member is fitted to all scores
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            schedule.step()
         if self._head is not None:
-            self._head.fit(self._basis(x), torch.from_numpy(scores))
+            self._head.fit(self._basis(x), y)
 
     @torch.no_grad()
     def posterior(self, archs: np.ndarray) -> Posterior:
