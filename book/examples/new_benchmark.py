@@ -6,14 +6,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from nagkit.errors import NagkitError, unknown
+from nagkit.benchmarks.names import Named
+from nagkit.errors import NagkitError
 from nagkit.spaces.base import checked, get_space, keys
 
 
-class Measurements:
+class Measurements(Named):
     """Test accuracy in percent, NaN where nothing was measured; `oracle` is the file's name.
 
-    Types as in `nagkit.benchmarks.table.Benchmark`.
+    Types as in `nagkit.benchmarks.table.Benchmark`; `Named` checks names against `tree`.
     """
 
     def __init__(self, space, path):
@@ -25,27 +26,16 @@ class Measurements:
         for name, rows in table.groupby("dataset"):
             archs = keys(space.from_string(list(rows.arch)))
             self.known[name] = dict(zip(archs, rows.accuracy, strict=True))
-        self.datasets = tuple(self.known)
-
-    def splits(self, dataset):
-        if dataset not in self.known:
-            raise unknown("data set", dataset, self.datasets)
-        return ("test",)
-
-    def metrics(self, dataset, *, split):
-        if split not in self.splits(dataset):
-            raise unknown(f"split of {dataset}", split, self.splits(dataset))
-        return ("accuracy",)
+        self.tree = {name: {"test": ("accuracy",)} for name in self.known}
 
     def query(self, archs, dataset, *, split, metric="accuracy"):
-        if metric not in self.metrics(dataset, split=split):
-            raise unknown(f"metric of {dataset}", metric, self.metrics(dataset, split=split))
+        self.check(dataset, split, metric)
         known = self.known[dataset]
         return np.array([known.get(key, np.nan) for key in keys(checked(self.home, archs))])
 
     def fidelity(self, dataset, *, split, metric="accuracy"):
         """None: these are measurements."""
-        self.metrics(dataset, split=split)
+        self.check(dataset, split, metric)
 
     def describe(self):
         count = sum(len(known) for known in self.known.values())

@@ -14,6 +14,7 @@ from nagkit import paths
 from nagkit.benchmarks import ofa, supernet, supernet_train
 from nagkit.benchmarks.embedded import evaluate
 from nagkit.benchmarks.inherited import Inherited
+from nagkit.benchmarks.names import Named
 from nagkit.data import io
 from nagkit.errors import NagkitError, unknown
 from nagkit.predictors.process import Process
@@ -24,13 +25,14 @@ from nagkit.study.jobs import Task, run
 
 ORACLE, SURROGATE = "supernet", "supernet-surrogate"
 DATASETS = (supernet_train.META, *supernet_train.ADAPTED)
+_TREE = {dataset: {"test": ("accuracy",)} for dataset in DATASETS}
 N_IMAGES = 1000
 """Test images of a measurement."""
 SPACE = mbv3.Space()
 _CHUNK = 50  # networks a job: half a minute, the most that an interruption loses
 
 
-class Measured:
+class Measured(Named):
     """Top-1 accuracy in percent; `oracle` says where it comes from and travels with every number.
 
     "tiny_imagenet" are the 160 classes that the supernet learned, with test images that it never saw; for the other data
@@ -38,20 +40,10 @@ class Measured:
     `scheduler`: see `nagkit.study.jobs.run`.
     """
 
-    space, oracle, datasets = "mbv3", ORACLE, DATASETS
+    space, oracle, kind, tree = "mbv3", ORACLE, "data set of the supernet", _TREE
 
     def __init__(self, *, n_workers: int = 1, scheduler: str | None = None, progress: bool = True):
         self._how = {"n_workers": n_workers, "scheduler": scheduler, "progress": progress}
-
-    def splits(self, dataset: str) -> tuple[str, ...]:
-        if dataset not in DATASETS:
-            raise unknown("data set of the supernet", dataset, DATASETS)
-        return ("test",)
-
-    def metrics(self, dataset: str, *, split: str) -> tuple[str, ...]:
-        if split not in self.splits(dataset):
-            raise unknown(f"split of {dataset}", split, self.splits(dataset))
-        return ("accuracy",)
 
     def query(
         self, archs: np.ndarray, dataset: str, *, split: str, metric: str = "accuracy", draw: int = 0, n_images: int = N_IMAGES
@@ -61,8 +53,7 @@ class Measured:
         Fifty networks at a time are kept in the cache, so an interrupted measurement goes on. `NagkitError` for an unknown
         name, an invalid network, and a supernet or images that are not here.
         """
-        if metric not in self.metrics(dataset, split=split):
-            raise unknown(f"metric of {dataset}/{split}", metric, self.metrics(dataset, split=split))
+        self.check(dataset, split, metric)
         distinct, place = np.unique(checked(SPACE, archs), axis=0, return_inverse=True)  # sorted: neighbours share layers
         names = SPACE.to_string(distinct)
         chunks = [names[start : start + _CHUNK] for start in range(0, len(names), _CHUNK)]
@@ -73,30 +64,26 @@ class Measured:
 
     def fidelity(self, dataset: str, *, split: str, metric: str = "accuracy") -> None:
         """None: these are measurements."""
-        self.metrics(dataset, split=split)
+        self.check(dataset, split, metric)
 
     def describe(self) -> str:
         """One line: which oracle."""
         return f"{ORACLE}: measured on {N_IMAGES:,} test images with weights inherited from a supernet, not trained alone"
 
 
-class Surrogate(Measured):
+class Surrogate(Named):
     """The process on the committed measurements of each data set that has them; see `Measured`."""
 
-    oracle = SURROGATE
-
-    def __init__(self):
-        super().__init__(progress=False)
+    space, oracle, kind, tree = "mbv3", SURROGATE, "data set of the supernet", _TREE
 
     def query(self, archs: np.ndarray, dataset: str, *, split: str, metric: str = "accuracy") -> np.ndarray:
         """The accuracy of each network as predicted, float64 `(B,)`."""
-        if metric not in self.metrics(dataset, split=split):
-            raise unknown(f"metric of {dataset}/{split}", metric, self.metrics(dataset, split=split))
+        self.check(dataset, split, metric)
         return _predict(_process(dataset), checked(SPACE, archs))
 
     def fidelity(self, dataset: str, *, split: str, metric: str = "accuracy") -> dict[str, float]:
         """`r2`, `kendall_tau` and `rmse` on measured networks that were held out, a tenth at a time."""
-        self.metrics(dataset, split=split)
+        self.check(dataset, split, metric)
         return measurements(dataset)[2]["fidelity"]
 
     def describe(self) -> str:
@@ -106,9 +93,9 @@ class Surrogate(Measured):
         return f"{SURROGATE}: Gaussian process on measured networks; held-out Kendall τ: {', '.join(figures)}"
 
 
-def benchmark_of(space: SearchSpace, oracle: str, *, resolution: int | None, dataset: str | None) -> ofa.ImageNet | Measured:
+def benchmark_of(space: SearchSpace, oracle: str, *, resolution: int | None, dataset: str | None) -> Named:
     """The benchmark of the space; "auto" is the supernet for a `dataset` of 32×32 images, else what `ofa` has for ImageNet."""
-    known = (*ofa.ImageNet.datasets, *DATASETS)
+    known = (*ofa.ImageNet.tree, *DATASETS)
     if oracle == "auto" and dataset not in (None, *known):
         raise unknown(f"data set of {space.name}", dataset, known)
     if oracle not in (ORACLE, SURROGATE) and (oracle != "auto" or dataset not in DATASETS):
@@ -118,7 +105,7 @@ def benchmark_of(space: SearchSpace, oracle: str, *, resolution: int | None, dat
     return open_supernet(oracle, dataset)
 
 
-def open_supernet(oracle: str, dataset: str | None = None) -> Measured:
+def open_supernet(oracle: str, dataset: str | None = None) -> Measured | Surrogate:
     """The benchmark "supernet" or "supernet-surrogate"; "auto": measured where images are here, else the surrogate."""
     if oracle == SURROGATE or (oracle == "auto" and paths.images() is None and file_of(dataset).is_file()):
         return Surrogate()

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from nagkit.benchmarks import embedded
+from nagkit.benchmarks.names import Named
 from nagkit.data import registry, upstream
 from nagkit.errors import NagkitError, unknown
 from nagkit.predictors.process import covariance
@@ -35,10 +36,10 @@ SPACE = mbv3.Space()
 Layers = list[tuple[np.ndarray, np.ndarray]]
 
 
-class ImageNet:
+class ImageNet(Named):
     """Top-1 accuracy in percent at one `resolution`; `oracle` says where it comes from and travels with every number."""
 
-    space, datasets = "mbv3", ("imagenet",)
+    space, kind, tree = "mbv3", "data set of mbv3", {"imagenet": {"test": ("accuracy",)}}
 
     def __init__(self, oracle: str, resolution: int, predict: Callable[[np.ndarray], np.ndarray]):
         self.oracle, self.resolution, self._predict = oracle, resolution, predict
@@ -48,23 +49,12 @@ class ImageNet:
         """What the numbers are computed from."""
         return data(self.oracle)
 
-    def splits(self, dataset: str) -> tuple[str, ...]:
-        if dataset not in self.datasets:
-            raise unknown("data set of mbv3", dataset, self.datasets)
-        return ("test",)
-
-    def metrics(self, dataset: str, *, split: str) -> tuple[str, ...]:
-        if split not in self.splits(dataset):
-            raise unknown(f"split of {dataset}", split, self.splits(dataset))
-        return ("accuracy",)
-
     def query(self, archs: np.ndarray, dataset: str = "imagenet", *, split: str, metric: str = "accuracy") -> np.ndarray:
         """The accuracy of each network, float64 `(B,)`; NaN where the oracle "measured" has no measurement.
 
         `NagkitError` for an unknown name or an invalid network.
         """
-        if metric not in self.metrics(dataset, split=split):
-            raise unknown(f"metric of {dataset}/{split}", metric, self.metrics(dataset, split=split))
+        self.check(dataset, split, metric)
         return self._predict(checked(SPACE, archs))
 
     def beyond(self, values: np.ndarray) -> np.ndarray:
@@ -76,7 +66,7 @@ class ImageNet:
 
     def fidelity(self, dataset: str = "imagenet", *, split: str, metric: str = "accuracy") -> dict[str, float] | None:
         """Held-out `r2`, `kendall_tau` and `rmse` of a surrogate; None for the predictor and for measurements."""
-        self.metrics(dataset, split=split)
+        self.check(dataset, split, metric)
         if self.oracle == "ofa-surrogate":
             return card(self.oracle)["resolutions"][str(self.resolution)]["random"]
         return card(self.oracle)["leave_search_out"]["all"] if self.oracle == "measured-surrogate" else None

@@ -1,6 +1,5 @@
 """Architecture → accuracy: one query interface over the real tables and over the surrogate fitted to them."""
 
-from collections import defaultdict
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -9,6 +8,7 @@ import numpy as np
 
 from nagkit import paths
 from nagkit.benchmarks import embedded, surrogate
+from nagkit.benchmarks.names import Named
 from nagkit.data.io import open_arrays
 from nagkit.data.upstream import convert, table_path
 from nagkit.errors import NagkitError, unknown
@@ -17,7 +17,7 @@ from nagkit.spaces.base import DEFAULT, SearchSpace, checked, get_space
 ORACLES = ("auto", "table", "surrogate")
 
 
-class Benchmark:
+class Benchmark(Named):
     """Figures of all architectures of a listed space, by data set, split and metric.
 
     `oracle` says where they come from, "table" or "surrogate", and travels with every number. Accuracies are percent,
@@ -29,34 +29,19 @@ class Benchmark:
     def __init__(self, space: SearchSpace, oracle: str, names: list[str], read):
         self._home, self.space, self.oracle = space, space.name, oracle
         self._read = cache(read)
-        self._tree: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+        self.tree = {}
         for name in sorted(names):
             dataset, split, metric = name.split("/")
-            self._tree[dataset][split].append(metric)
+            self.tree.setdefault(dataset, {}).setdefault(split, []).append(metric)
 
     @property
     def files(self) -> tuple[Path, ...]:
         """What the figures are read from."""
         return (table_path() if self.oracle == "table" else embedded.weights_of(self.space),)
 
-    @property
-    def datasets(self) -> tuple[str, ...]:
-        return tuple(self._tree)
-
-    def splits(self, dataset: str) -> tuple[str, ...]:
-        if dataset not in self._tree:
-            raise unknown("data set", dataset, self._tree)
-        return tuple(self._tree[dataset])
-
-    def metrics(self, dataset: str, *, split: str) -> tuple[str, ...]:
-        if split not in self.splits(dataset):
-            raise unknown(f"split of {dataset}", split, self._tree[dataset])
-        return tuple(self._tree[dataset][split])
-
     def column(self, dataset: str, *, split: str, metric: str = "accuracy") -> np.ndarray:
         """The figure of every architecture in the order of `all()`, float64 `(size,)`, read-only; NaN where not supported."""
-        if metric not in self.metrics(dataset, split=split):
-            raise unknown(f"metric of {dataset}/{split} ({self.oracle})", metric, self._tree[dataset][split])
+        self.check(dataset, split, metric)
         values = self._read(f"{dataset}/{split}/{metric}")
         values.flags.writeable = False
         return values
@@ -72,7 +57,7 @@ class Benchmark:
 
     def fidelity(self, dataset: str, *, split: str, metric: str = "accuracy") -> dict[str, float] | None:
         """Held-out `r2`, `kendall_tau` and `rmse` of the surrogate's column; None for the table, which is the truth."""
-        self.column(dataset, split=split, metric=metric)
+        self.check(dataset, split, metric)
         return None if self.oracle == "table" else surrogate.card()["columns"][f"{dataset}/{split}/{metric}"]["all"]
 
     def describe(self) -> str:

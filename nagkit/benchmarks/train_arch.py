@@ -133,9 +133,7 @@ def train(
             run=run, save_seconds=save_seconds, what="train-arch", progress=progress,
         )  # fmt: skip
     params = sum(parameter.numel() for parameter in model.parameters())
-    return Result(
-        pd.DataFrame(curve), curve[-1]["test_accuracy"], params, at["seconds"], recipe, model, checkpoint, not fresh
-    )
+    return Result(pd.DataFrame(curve), curve[-1]["test_accuracy"], params, at["seconds"], recipe, model, checkpoint, not fresh)
 
 
 def _fingerprint(space: SearchSpace, arch: np.ndarray, train_set: Set, test_set: Set, recipe: Recipe, seed: int) -> str:

@@ -89,9 +89,7 @@ def fine_tuned(arch: str, seed: int) -> dict[str, np.ndarray]:
     return _train(arch, seed, replace(recipes("images")["adapted"], epochs=1), supernet.load(supernet.CHECKPOINT))
 
 
-def _train(
-    arch: str, seed: int, recipe: Recipe, start: supernet.Supernet | None = None
-) -> dict[str, np.ndarray]:
+def _train(arch: str, seed: int, recipe: Recipe, start: supernet.Supernet | None = None) -> dict[str, np.ndarray]:
     genotype = SPACE.from_string([arch])
     images, labels = supernet_train.meta_images("train")
     test = supernet_train.meta_images("test")

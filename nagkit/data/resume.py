@@ -25,9 +25,7 @@ def store(
     io.write_arrays(path, {key: value.cpu().numpy() for key, value in arrays.items()}, progress)
 
 
-def restore(
-    path: Path, modules: Modules, optimiser: torch.optim.Optimizer, stream: torch.Generator | None = None
-) -> dict:
+def restore(path: Path, modules: Modules, optimiser: torch.optim.Optimizer, stream: torch.Generator | None = None) -> dict:
     """Put back what `store` wrote, in place, and return its `progress`."""
     arrays, progress = io.read_arrays(path)
     arrays = {key: torch.from_numpy(value) for key, value in arrays.items()}
