@@ -34,6 +34,9 @@ def seed(name: str = "--seed", what: str = "") -> Callable:
     return count(name, 0, what, least=0)
 
 
+training_seed = click.option("--training-seed", "seed", type=click.IntRange(min=0), default=0, show_default=True)
+
+
 def device(default: str | None = "cpu", what: str = "cpu, or cuda: a GPU.") -> Callable:
     """`--device`."""
     return click.option("--device", default=default, show_default=default is not None, help=what)

@@ -35,37 +35,35 @@ _WITH_IMAGES = "NAGKIT_IMAGES=/path/to/images nagkit"
 _OF_IMAGES = ("encoder", "codes", "validity", "meta")
 
 
-def _fit(target: str, **how) -> None:
-    """Run "module:function" of the package and show the table that it returns, if it does."""
+def _run(target: str, **how) -> None:
+    """Run "module:function" of the package and show the table that it returns, or say which file it wrote."""
     module, function = target.split(":")
     made = getattr(import_module(f"nagkit.{module}"), function)(**how)
     if hasattr(made, "to_csv"):
         emit(made)
+    elif isinstance(made, Path):
+        click.echo(f"wrote {made}", err=True)
 
 
 for _name, _target, _shared, _what in _FITS:
-    _run = options.workers(partial(_fit, _target)) if _shared else partial(_fit, _target)
+    _wrapped = options.workers(partial(_run, _target)) if _shared else partial(_run, _target)
     _usage = f"{_WITH_IMAGES if _name in _OF_IMAGES else 'nagkit'} fit {_name}{' --n-workers 2' if _shared else ''}"
-    fit.command(_name, help=_what, epilog=EXAMPLE + _usage)(_run)
+    fit.command(_name, help=_what, epilog=EXAMPLE + _usage)(_wrapped)
 
 
 @fit.command("measured", epilog=f"{EXAMPLE}{_WITH_IMAGES} fit measured mnist --n-workers 2")
 @click.argument("dataset")
 @options.workers
-def fit_measured(dataset, **how) -> None:
+def fit_measured(**how) -> None:
     """Accuracies of 1,000 random mbv3 networks on a data set that the supernet was adapted to."""
-    from nagkit.benchmarks import measured
-
-    click.echo(f"wrote {measured.build(dataset, **how)}", err=True)
+    _run("benchmarks.measured:build", **how)
 
 
 @fit.command("presets", epilog=EXAMPLE + "nagkit fit presets")
 @options.space()
-def fit_presets(space) -> None:
+def fit_presets(**how) -> None:
     """The guidance strengths in data/presets.yaml, on the development set of a space (mbv3: measured there; needs images)."""
-    from nagkit import strengths
-
-    emit(strengths.choose(space))
+    _run("strengths:choose", **how)
 
 
 @click.group()
@@ -78,46 +76,37 @@ def train() -> None:
 @click.option("--recipe", "network", default="ours", show_default=True,
               help="ours; or positions, no-positions, gdss, those of Table 4.")  # fmt: skip
 @click.option("--share", type=float, default=1.0, show_default=True, help="Share of the cells to train on (nb201).")
-@options.seed("--training-seed")
+@options.training_seed
 @click.option("--steps", type=int, help="Steps of a trial run; needs --out.")
 @options.device()
 @options.out("Checkpoint file (default: the committed one).")
-def train_score(space, training_seed, **settings) -> None:
+def train_score(**how) -> None:
     """The score network of a search space; prints its curve."""
-    from nagkit.diffusion import train as score
-    from nagkit.spaces.base import get_space
-
-    emit(score.train_score(get_space(space), seed=training_seed, **settings))
+    _run("diffusion.train:train_score", **how)
 
 
 @train.command("predictor", epilog=EXAMPLE + "nagkit train predictor ranking --training-seed 0")
 @click.argument("kind")
 @options.space()
-@options.seed("--training-seed")
+@options.training_seed
 @options.device()
-def train_predictor(kind, space, training_seed, device) -> None:
+def train_predictor(**how) -> None:
     """A predictor on meta-training triplets: the paper's (nb201), or ours (mbv3). KIND is ranking or noise-aware."""
-    from nagkit.benchmarks import meta
-    from nagkit.predictors import train as predictors
-
-    predictors.checkpoint(kind, space, training_seed)
-    triplets, rows = meta.triplets(space)
-    made = predictors.build(kind, triplets, space=space, rows=rows, seed=training_seed, device=device)
-    click.echo(f"wrote {made}", err=True)
+    _run("predictors.train:build", **how)
 
 
 @train.command("supernet", epilog=f"{EXAMPLE}{_WITH_IMAGES} train supernet")
 @click.option("--adapt", "dataset", metavar="DATASET", help="Train the committed one on for this data set instead (minutes).")
-@options.seed("--training-seed")
+@options.training_seed
 @options.out("Default: where it is looked for.")
-def train_supernet(dataset, training_seed, out) -> None:
+def train_supernet(dataset, seed, out) -> None:
     """The MobileNetV3 supernet, on 160 classes of Tiny ImageNet at 32×32 (hours on a CPU); prints its curve."""
     from nagkit.benchmarks import supernet, supernet_train
 
     if dataset:
-        emit(supernet_train.adapt(dataset, out or supernet.adapted(dataset), seed=training_seed))
+        emit(supernet_train.adapt(dataset, out or supernet.adapted(dataset), seed=seed))
     else:
-        emit(supernet_train.build(out or supernet.CHECKPOINT, seed=training_seed))
+        emit(supernet_train.build(out or supernet.CHECKPOINT, seed=seed))
 
 
 _CELL = "'|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|skip_connect~0|nor_conv_3x3~1|nor_conv_1x1~2|'"
@@ -131,13 +120,13 @@ _CELL = "'|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|skip_connect~0|nor_c
               help="cpu: minutes; short: a minute (mbv3); paper: as published, for a GPU.")  # fmt: skip
 @click.option("--epochs", type=int, help="Instead of the recipe's; the learning rate falls to 0 over them.")
 @click.option("--augment", metavar="LIST", help="flip, crop, cutout joined by commas, or none, instead of the recipe's.")
-@options.seed("--training-seed")
+@options.training_seed
 @click.option("--checkpoint", type=click.Path(dir_okay=False, path_type=Path),
               help="State of the run; default: in the cache, under a hash of the run.")  # fmt: skip
 @options.device(None, "cpu or cuda; default: cuda where there is one.")
 @options.count("--threads", None, "CPU threads; default: PyTorch's choice.")
 @options.out()
-def train_arch(space, string, images, recipe, epochs, augment, training_seed, checkpoint, device, threads, out) -> None:
+def train_arch(space, string, images, recipe, epochs, augment, seed, checkpoint, device, threads, out) -> None:
     """Train one architecture: CSV `epoch,lr,train_loss,test_accuracy`, one row an epoch.
 
     Its accuracy (last epoch, percent), parameters and minutes go to stderr. The same command continues an interrupted run
@@ -158,13 +147,13 @@ def train_arch(space, string, images, recipe, epochs, augment, training_seed, ch
         click.echo(remark, err=True)
     found = training.train(
         space, arch, train_set, test_set, constants,
-        seed=training_seed, checkpoint=checkpoint, device=device, progress=sys.stderr.isatty(),
+        seed=seed, checkpoint=checkpoint, device=device, progress=sys.stderr.isatty(),
     )  # fmt: skip
     if found.repeated:
         click.echo(f"finished before; delete {found.checkpoint} to train again", err=True)
     click.echo(
         f"{found.accuracy:.2f} % of {len(test_set[1]):,} test images after epoch {constants.epochs}, "
-        f"{found.params:,} parameters, {found.seconds / 60:.1f} minutes, recipe {recipe}, training seed {training_seed}",
+        f"{found.params:,} parameters, {found.seconds / 60:.1f} minutes, recipe {recipe}, training seed {seed}",
         err=True,
     )
     emit(found.curve.round({"lr": 8, "train_loss": 4, "test_accuracy": 4}), out)

@@ -1,7 +1,5 @@
 """Settings chosen on development sets, data/presets.yaml: samplers, guidance strengths and search methods of each space."""
 
-from functools import cache
-
 import yaml
 
 from nagkit import paths
@@ -13,10 +11,9 @@ DIVERSE = "diverse"
 """Name of a second strength: the best that keeps most of the distinct architectures of unguided draws."""
 
 
-@cache
 def load() -> dict:
     """The contents of data/presets.yaml."""
-    return yaml.load(FILE.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    return io.read_yaml(FILE)
 
 
 def of_space(space: str) -> dict:
@@ -49,7 +46,7 @@ def write(settings: dict) -> None:
     """Replace data/presets.yaml, keeping the comment on top of it."""
     header = "".join(line for line in FILE.read_text(encoding="utf-8").splitlines(keepends=True) if line.startswith("#"))
     io.write_text(FILE, header + yaml.safe_dump(settings, sort_keys=False))
-    load.cache_clear()
+    io.read_yaml.cache_clear()
 
 
 # Names that the studies still use -------------------------------------------------------------------------------------

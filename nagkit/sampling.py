@@ -85,6 +85,7 @@ def load_prior(space: str | SearchSpace, name: str = "exact") -> Callable:
     return _prior(home, name)
 
 
+@cache
 def load_predictor(space: str | SearchSpace, dataset: str, *, rule: str = "x0", training_seed: int = 0) -> task.TaskPredictor:
     """The committed predictor that guides towards `dataset` by `rule`: the ranking one at x̂₀, the noise-aware one at x_t.
 
@@ -97,7 +98,8 @@ def load_predictor(space: str | SearchSpace, dataset: str, *, rule: str = "x0", 
         raise unknown("data set to guide towards", dataset, targets)
     if rule not in guidance.RULES:
         raise unknown("guidance rule", rule, guidance.RULES)
-    return _predictor(_KIND[rule], dataset, name, training_seed)
+    known = dataset in (*task.CODED, task.HELD)
+    return predictors.load(_KIND[rule], dataset if known else task.NO_CODE, space=name, seed=training_seed)
 
 
 def generate(
@@ -148,7 +150,8 @@ class Plan:
             for start in range(0, n, SHARD):
                 number = shard + start // SHARD
                 stream = torch_stream(seed, f"sample/{number}" if number else "sample", self.device)
-                for size in _parts(min(SHARD, n - start), BATCH if self.sampler else 4 * BATCH):
+                end, step = min(start + SHARD, n), BATCH if self.sampler else 4 * BATCH
+                for size in (min(step, end - first) for first in range(start, end, step)):
                     with threads(1):
                         pool = self._batch(size, stream, few)
                     yield pool
@@ -253,13 +256,3 @@ def _prior(space: SearchSpace, name: str) -> Callable:
 
         return load_score(space)
     return exact.exact_prior(space, name.partition("-")[2] or None)
-
-
-@cache
-def _predictor(kind: str, dataset: str, space: str, training_seed: int) -> task.TaskPredictor:
-    known = dataset in (*task.CODED, task.HELD)
-    return predictors.load(kind, dataset if known else task.NO_CODE, space=space, seed=training_seed)
-
-
-def _parts(n: int, size: int) -> list[int]:
-    return [min(size, n - start) for start in range(0, n, size)]

@@ -6,9 +6,11 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 
 import numpy as np
+import yaml
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
@@ -53,6 +55,12 @@ def write_bytes(path: Path, content: bytes) -> Path:
 def write_text(path: Path, text: str) -> Path:
     """`write_bytes` for text (UTF-8)."""
     return write_bytes(path, text.encode())
+
+
+@cache
+def read_yaml(path: Path) -> dict:
+    """The contents of one of our YAML files, read once in a process."""
+    return yaml.load(path.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
 
 
 def sha256(path: Path) -> str:

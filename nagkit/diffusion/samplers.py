@@ -37,16 +37,14 @@ def pc(denoiser: Denoiser, x: Tensor, sigmas: Tensor, *, generator=None, callbac
     sized by norms averaged over the batch, so samples of one batch are coupled. Not for few calls: at the same number
     of them `ancestral` is nearer to the exact law, and the deterministic solvers are far nearer.
     """
-    levels = _levels(sigmas)
-    for i, (sigma, after) in enumerate(pairwise(levels)):
+
+    def corrected(x: Tensor, sigma: float) -> Tensor:
         score = (denoiser(x, sigma) - x) / sigma**2
         noise = _noise(x, generator)
         step = langevin_step(score, noise, snr)
-        x = x + step * score + torch.sqrt(2 * step) * noise
-        denoised = denoiser(x, sigma)
-        _report(callback, i, sigma, x, denoised)
-        x = _euler_maruyama_step(x, denoised, sigma, after, i == len(levels) - 2, generator)
-    return x
+        return x + step * score + torch.sqrt(2 * step) * noise
+
+    return _euler_maruyama(denoiser, x, sigmas, generator, callback, corrected)
 
 
 @torch.no_grad()
@@ -56,12 +54,7 @@ def euler_maruyama(denoiser: Denoiser, x: Tensor, sigmas: Tensor, *, generator=N
     One network call a step; weak order 1. Not for few steps: it overshoots once neighbouring levels differ by more than
     about a fifth (20 default steps), where `ancestral`, exact in the linear part, does not.
     """
-    levels = _levels(sigmas)
-    for i, (sigma, after) in enumerate(pairwise(levels)):
-        denoised = denoiser(x, sigma)
-        _report(callback, i, sigma, x, denoised)
-        x = _euler_maruyama_step(x, denoised, sigma, after, i == len(levels) - 2, generator)
-    return x
+    return _euler_maruyama(denoiser, x, sigmas, generator, callback, lambda x, _: x)
 
 
 @torch.no_grad()
@@ -135,15 +128,14 @@ def dpmpp_2m(denoiser: Denoiser, x: Tensor, sigmas: Tensor, *, generator=None, c
     return x
 
 
-_BY_NAME = {sampler.__name__: sampler for sampler in (pc, euler_maruyama, ancestral, ddim, heun, dpmpp_2m)}
-SAMPLERS = tuple(_BY_NAME)
+SAMPLERS = {sampler.__name__: sampler for sampler in (pc, euler_maruyama, ancestral, ddim, heun, dpmpp_2m)}
 
 
 def get_sampler(name: str) -> Callable[..., Tensor]:
     """The sampler called `name`, one of `SAMPLERS`."""
     if name not in SAMPLERS:
         raise unknown("sampler", name, SAMPLERS)
-    return _BY_NAME[name]
+    return SAMPLERS[name]
 
 
 def network_calls(name: str, steps: int) -> int:
@@ -153,30 +145,20 @@ def network_calls(name: str, steps: int) -> int:
 
 
 def generate(
-    space: SearchSpace,
-    denoiser: Denoiser,
-    n: int,
-    *,
-    sampler: str = "ancestral",
-    steps: int = 20,
-    sigmas: Tensor | None = None,
-    generator: torch.Generator,
-    batch_size: int = 512,
-    decode: str = "threshold",
-    n_threads: int = 1,
-    progress: bool = False,
-) -> tuple[np.ndarray, np.ndarray]:
+    space: SearchSpace, denoiser: Denoiser, n: int, *, generator: torch.Generator, sampler: str = "ancestral", steps: int = 20,
+    sigmas: Tensor | None = None, batch_size: int = 512, decode: str = "threshold", progress: bool = False,
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """Draw `n` architectures, int8 `(n, n_slots)`, and say for each why it is invalid, `(n,)` of str (`""` when valid).
 
     Raw draws: nothing is resampled or filtered; an invalid row is -1 throughout. Starts from N(0, sigmas[0]^2) and follows
     `sigmas`, by default `geometric_sigmas(steps)`. `decode` is "threshold" (the paper's) or "argmax" (the most likely
     allowed operation; only a non-finite sample is invalid). Memory is bounded by `batch_size`. The law does not depend
     on it, but the draws do: batches read one after the other from `generator`, so another batch size reads the same
-    stream in another order (and `pc` couples the samples of a batch). Runs on the generator's device, and on `n_threads`
-    threads of the CPU, so that the draws are the same whatever the number of its cores. Raises
-    `NagkitError` for a count below 1, an unknown sampler or decoding, and noise levels that do not decrease.
+    stream in another order (and `pc` couples the samples of a batch). Runs on the generator's device, and on one thread of the
+    CPU, so that the draws are the same whatever the number of its cores. Raises `NagkitError` for a count below 1, an unknown
+    sampler or decoding, and noise levels that do not decrease.
     """
-    for name, value in (("n", n), ("steps", steps), ("batch_size", batch_size), ("n_threads", n_threads)):
+    for name, value in (("n", n), ("steps", steps), ("batch_size", batch_size)):
         if value < 1:
             raise NagkitError(f"{name} must be at least 1, got {value}")
     if decode not in ("threshold", "argmax"):
@@ -184,16 +166,14 @@ def generate(
     solve = get_sampler(sampler)
     levels = _levels(geometric_sigmas(steps) if sigmas is None else sigmas)
     sizes = [min(batch_size, n - start) for start in range(0, n, batch_size)]
-    archs, errors = [], []
-    total = len(sizes) * (len(levels) - 1)
-    with threads(n_threads), tqdm(total=total, desc=f"sampling ({sampler})", unit="step", disable=not progress) as bar:
+    decoded, total = [], len(sizes) * (len(levels) - 1)
+    with threads(1), tqdm(total=total, desc=f"sampling ({sampler})", unit="step", disable=not progress) as bar:
         for size in sizes:
             x = torch.randn((size, space.n_nodes, space.n_ops), generator=generator, device=generator.device).mul_(levels[0])
             x = solve(denoiser, x, levels, generator=generator, callback=lambda _: bar.update())
-            found, why = _decode(space, x, decode)
-            archs.append(found)
-            errors.append(why)
-    return np.concatenate(archs), np.concatenate(errors)
+            decoded.append(_decode(space, x, decode))
+    archs, errors = map(np.concatenate, zip(*decoded, strict=True))
+    return archs, errors
 
 
 def langevin_step(score: Tensor, noise: Tensor, snr: float) -> Tensor:
@@ -201,12 +181,19 @@ def langevin_step(score: Tensor, noise: Tensor, snr: float) -> Tensor:
     return 2 * (snr * noise.flatten(1).norm(dim=1).mean() / score.flatten(1).norm(dim=1).mean()) ** 2
 
 
-def _euler_maruyama_step(x: Tensor, denoised: Tensor, sigma: float, after: float, last: bool, generator) -> Tensor:
-    if after == 0:
-        return denoised
-    step = 2 * math.log(sigma / after)  # g(t)^2 |dt| / sigma^2 of the variance-exploding process
-    x = torch.lerp(x, denoised, step)
-    return x if last else x.add_(_noise(x, generator), alpha=sigma * math.sqrt(step))
+def _euler_maruyama(denoiser: Denoiser, x: Tensor, sigmas: Tensor, generator, callback, corrected: Callable) -> Tensor:
+    levels = _levels(sigmas)
+    for i, (sigma, after) in enumerate(pairwise(levels)):
+        x = corrected(x, sigma)
+        denoised = denoiser(x, sigma)
+        _report(callback, i, sigma, x, denoised)
+        if after == 0:
+            return denoised
+        step = 2 * math.log(sigma / after)  # g(t)^2 |dt| / sigma^2 of the variance-exploding process
+        x = torch.lerp(x, denoised, step)
+        if i < len(levels) - 2:
+            x = x.add_(_noise(x, generator), alpha=sigma * math.sqrt(step))
+    return x
 
 
 def _levels(sigmas: Tensor) -> list[float]:

@@ -29,7 +29,7 @@ from nagkit.diffusion.sde import VE, geometric_sigmas
 from nagkit.errors import NagkitError, unknown
 from nagkit.predictors.fit import Recipe, fingerprint, fit, own_stream, recipes
 from nagkit.rng import numpy_stream, torch_stream
-from nagkit.spaces.base import SearchSpace, is_listed, keys
+from nagkit.spaces.base import SearchSpace, get_space, is_listed, keys
 
 _NETWORKS = {network.__name__: network for network in (ScoreNetwork, PaperScoreNetwork, GDSSScoreNetwork)}
 N_UNLISTED = 450_000  # training draws from a space too large to list: nine tenths of the paper's 500,000
@@ -85,7 +85,7 @@ def checkpoint(space: str, network: str = "ours", share: float = 1.0) -> Path:
 
 
 def train_score(
-    space: SearchSpace, *, network: str = "ours", share: float = 1.0, seed: int = 0, steps: int | None = None,
+    space: str | SearchSpace, *, network: str = "ours", share: float = 1.0, seed: int = 0, steps: int | None = None,
     out: Path | None = None, device: str | None = "cpu", progress: bool = True,
 ) -> pd.DataFrame:  # fmt: skip
     """Train a score network of recipe `network` on `device` (None: a GPU if there is one); its curve, one row per report.
@@ -95,6 +95,7 @@ def train_score(
     last 100 steps), `valid` (percent of 256 raw draws). Call it again with the same arguments to resume. Raises
     `NagkitError` for an unknown recipe, a share outside (0, 1], or a trial length that would replace a committed file.
     """
+    space = get_space(space)
     recipe = get_recipe(space, network)
     if steps is not None and steps < 1:
         raise NagkitError(f"steps must be at least 1, got {steps}; the recipe's are {recipe.steps}")

@@ -13,13 +13,11 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cache
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import torch
-import yaml
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
@@ -95,12 +93,7 @@ def recipes(what: str, space: str | None = None) -> dict[str, Recipe]:
 
 def settings(what: str) -> dict:
     """One block of data/training.yaml."""
-    return _contents()[what]
-
-
-@cache
-def _contents() -> dict:
-    return yaml.load(RECIPES.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    return io.read_yaml(RECIPES)[what]
 
 
 def fit(

@@ -202,12 +202,12 @@ def _rule(space: SearchSpace) -> tuple[Tensor, Tensor]:
     return space.encode(archs), torch.from_numpy((rule - rule.mean()) / rule.std()).float()
 
 
-def build(
-    kind: str, triplets: Triplets, *, space: Space = DEFAULT, rows: np.ndarray | None = None, seed: int = 0,
-    device: str | None = "cpu", progress: bool = True,
-) -> Path:  # fmt: skip
-    """Train the committed predictor of `kind` and training seed `seed` on `rows`, resuming an interrupted run; its path."""
+def build(kind: str, space: Space = DEFAULT, *, seed: int = 0, device: str | None = "cpu", progress: bool = True) -> Path:
+    """Train the committed predictor of `kind` and training seed `seed`, resuming an interrupted run; its path."""
+    from nagkit.benchmarks import meta
+
     path = checkpoint(kind, space, seed)
+    triplets, rows = meta.triplets(space)
     run = fingerprint([kind, seed, get_recipe(kind, space), io.sha256(images.CODES)])[:16]
     state = paths.cache() / "training" / f"{path.stem}-{run}.safetensors"
     model = train(kind, triplets, space=space, rows=rows, seed=seed, state=state, device=device, progress=progress)

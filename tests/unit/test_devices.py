@@ -57,8 +57,6 @@ def test_draws_are_the_same_on_one_thread_and_on_two(name):
             found.append(generate(space, aim, 600, steps=6, batch_size=600, generator=torch_stream(0, "test"))[0])
             assert torch.get_num_threads() == n
     np.testing.assert_array_equal(*found)
-    with pytest.raises(NagkitError, match="n_threads must be at least 1, got 0"):
-        generate(space, aim, 1, generator=torch_stream(0, "test"), n_threads=0)
 
 
 def test_the_threads_are_given_back_when_sampling_fails():
