@@ -10,12 +10,11 @@ import pytest
 
 from nagkit.errors import NagkitError
 from nagkit.report import exhibits
-from nagkit.studies import hardware, table1
+from nagkit.studies import table1
 
 GOLDEN = Path(__file__).parent
 STUDIES = {
     "table1": (table1.table1, table1.verdict),
-    "hardware": (hardware.hardware, hardware.verdict),
 }
 ORACLES = ("surrogate", "ofa-surrogate", "ofa-surrogate, surrogate", "supernet", "supernet-surrogate", "")
 """Those that need no download; "supernet": committed measurements."""

@@ -15,7 +15,7 @@ from scipy import stats
 
 from nagkit import paths
 from nagkit.errors import NagkitError
-from nagkit.report import exhibits, objective_plots, plots, statistics
+from nagkit.report import exhibits, plots, statistics
 from nagkit.report.exhibits import Exhibit
 from nagkit.report.statistics import Interval
 
@@ -275,10 +275,6 @@ def test_every_figure_draws_without_a_warning_and_is_closed():
         plots.search_curves(curves, optimum={"cifar10": 94.37}, paper=exhibits.paper_rows("table2"), floor={"cifar10": 90}),
         plots.cell_strip(rng.integers(0, 5, (5, 6)), columns=3),
         plots.curves(tidy("quality", "1", "10"), {"quality": "quality (%)", "constant": "none"}, xlabel="strength", floor="b"),
-        objective_plots.operation_bars(tidy("share", "none", "skip", "1×1", "3×3", "pool"), {"share": "pools"}),
-        objective_plots.trade_off(
-            {"a": rng.uniform(1, 90, (20, 2))}, {"a": [rng.uniform(1, 90, (3, 2))]}, labels=("ms", "%"), best=np.eye(2) + 1
-        ),
     ]
     for figure in made:
         figure.canvas.draw()
