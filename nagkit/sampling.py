@@ -76,13 +76,18 @@ def joined(pools: Sequence[Pool]) -> Pool:
     return Pool(pools[0].space, archs, errors, scores)
 
 
+@cache
 def load_prior(space: str | SearchSpace, name: str = "exact") -> Callable:
     """The unguided denoiser: "exact" in closed form ("exact-<law>" of another of the space's laws), or the "score" network."""
     home = get_space(space)
     names = (*PRIORS, *(f"exact-{law}" for law in home.laws))
     if name not in names:
         raise unknown("prior", name, names)
-    return _prior(home, name)
+    if name == "score":
+        from nagkit.diffusion.train import load_score  # brings pandas, which drawing does without
+
+        return load_score(home)
+    return exact.exact_prior(home, name.partition("-")[2] or None)
 
 
 @cache
@@ -247,12 +252,3 @@ def _check(predictor: guidance.Predictor, space: SearchSpace, device: str) -> No
 @torch.inference_mode()
 def _scored(predictor: guidance.Predictor, x: torch.Tensor, device: str) -> np.ndarray:
     return predictor(x.to(device), 0.0).double().cpu().numpy()
-
-
-@cache
-def _prior(space: SearchSpace, name: str) -> Callable:
-    if name == "score":
-        from nagkit.diffusion.train import load_score  # brings pandas, which drawing does without
-
-        return load_score(space)
-    return exact.exact_prior(space, name.partition("-")[2] or None)

@@ -119,13 +119,22 @@ def train(
     steps = max(1, len(images) // recipe.batch)
     with own_stream(seed, "encoder", device):
         model = Encoder(widths, n_classes).to(device, memory_format=torch.channels_last)
-        _initialise(model, torch_stream(seed, "encoder/weights"))
+        weights = torch_stream(seed, "encoder/weights")
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                nn.init.kaiming_normal_(parameter, generator=weights)
+        nn.init.zeros_(model.head.weight)
+        nn.init.zeros_(model.head.bias)
         average, _ = fit_images(
             model, recipe, images, labels, loss, lambda _, value: {"loss": round(value, 4)}, role="encoder", per_epoch=steps,
             seed=seed, stop_after=stop_after, groups=only_matrices_decay(model), state=checkpoint,
             run=fingerprint([n_classes, widths, recipe, seed], images, labels), what="image encoder",
         )  # fmt: skip
-    return _standardise(average, torch.from_numpy(images).to(device))
+    with torch.inference_mode():
+        pooled = torch.cat([average.pooled(normalise(part)) for part in torch.from_numpy(images).to(device).split(500)])
+        average.pooled_mean.copy_(pooled.mean(dim=0))
+        average.pooled_std.copy_(pooled.std(dim=0).clamp_min(1e-3))
+    return average
 
 
 def check_labels(images: np.ndarray, labels: np.ndarray, n_classes: int) -> None:
@@ -133,22 +142,6 @@ def check_labels(images: np.ndarray, labels: np.ndarray, n_classes: int) -> None
     data.check(images)
     if labels.shape != (len(images),) or labels.min() < 0 or labels.max() >= n_classes:
         raise NagkitError(f"labels must be {len(images)} integers in 0..{n_classes - 1}, got {labels.shape}")
-
-
-def _initialise(model: Encoder, generator: torch.Generator) -> None:
-    for parameter in model.parameters():
-        if parameter.ndim > 1:
-            nn.init.kaiming_normal_(parameter, generator=generator)
-    nn.init.zeros_(model.head.weight)
-    nn.init.zeros_(model.head.bias)
-
-
-@torch.inference_mode()
-def _standardise(encoder: Encoder, x: torch.Tensor) -> Encoder:
-    pooled = torch.cat([encoder.pooled(normalise(part)) for part in x.split(500)])
-    encoder.pooled_mean.copy_(pooled.mean(dim=0))
-    encoder.pooled_std.copy_(pooled.std(dim=0).clamp_min(1e-3))
-    return encoder
 
 
 def load(path: Path = CHECKPOINT) -> Encoder:
@@ -184,11 +177,8 @@ def features(images: np.ndarray, encoder: Encoder | None = None, *, batch_size: 
 @torch.inference_mode()
 def top_k(encoder: Encoder, images: np.ndarray, labels: np.ndarray, k: int, *, batch_size: int = 250) -> float:
     """Percentage of images whose label is among the encoder's `k` most likely classes."""
-    hits = 0
-    for i in range(0, len(images), batch_size):
-        likely = encoder.logits(torch.from_numpy(images[i : i + batch_size])).topk(k, dim=1).indices
-        hits += int((likely == torch.from_numpy(labels[i : i + batch_size])[:, None]).any(dim=1).sum())
-    return 100 * hits / len(images)
+    logits = torch.cat([encoder.logits(part) for part in torch.from_numpy(images).split(batch_size)])
+    return 100 * float((logits.topk(k, dim=1).indices.numpy() == labels[:, None]).any(axis=1).mean())
 
 
 def build_encoder(path: Path = CHECKPOINT, *, run: Path | None = None, seed: int = 0) -> dict:
