@@ -55,6 +55,17 @@ def checkpoint(kind: str, seed: int, **changed) -> Path:
     return paths.DATA / "checkpoints" / f"{'_'.join([f'published-{kind}', 'nb201', str(seed), *differs])}.safetensors"
 
 
+def training_seeds(kind: str, **changed) -> list[int]:
+    """Training seeds whose network of these settings is there, rising; `NagkitError` when there is none."""
+    path = checkpoint(kind, 0, **changed)
+    start, end = path.name.split("_0", 1)
+    names = (found.name.removeprefix(f"{start}_").removesuffix(end) for found in path.parent.glob(f"{start}_*{end}"))
+    seeds = sorted(int(name) for name in names if name.isdigit())
+    if not seeds:
+        raise NagkitError(f"there is no {path.name.replace('_0', '_*', 1)}; nagkit.published.train.{kind}(seed) makes one")
+    return seeds
+
+
 def save(model: nn.Module, path: Path, kind: str, seed: int, full: Mapping) -> Path:
     """Write a trained network with its settings, matrices in half precision, atomically."""
     arrays = {name: (p.half() if p.ndim > 1 else p).detach().cpu().numpy() for name, p in model.named_parameters()}

@@ -15,8 +15,12 @@ PRIORS = ("exact", "score")
 Arrays = dict[str, np.ndarray]
 
 
-def pool(dataset: str, training_seed: int, seed: int, n: int = 256, strength: float = 10_000.0, **settings) -> Arrays:
-    """`n` raw draws of one batch, which the corrector couples, guided towards `dataset` by the guide of a training seed.
+def pool(
+    dataset: str, training_seed: int, seed: int, n: int = 256, strength: float = 10_000.0, batch: int = 256, **settings
+) -> Arrays:
+    """`n` raw draws in rounds of `batch`, which the corrector couples, guided towards `dataset` by a training seed's guide.
+
+    Every round is as large as `n` or `batch`; of the last one what is left over is dropped.
 
     Returns `archs` int8 `(n, 6)` (-1 when invalid), `errors` int8 `(n,)` (index into `sampler.CELL_ERRORS`), and CPU `seconds`
     `(1,)`. `settings`: see `_score`, and those of `sampler.sample` (`steps`, `length`, `coupling`, `corrector`, `snr`).
@@ -24,8 +28,11 @@ def pool(dataset: str, training_seed: int, seed: int, n: int = 256, strength: fl
     """
     start = time.process_time()
     score, options = _score(dataset, training_seed, seed, strength, **settings)
-    archs, errors = _draw(score, n, torch_stream(seed, f"published/pool/{dataset}"), options)
-    return {"archs": archs, "errors": _kinds(errors), "seconds": np.array([time.process_time() - start])}
+    stream, size = torch_stream(seed, f"published/pool/{dataset}"), min(n, batch)
+    times = max(1, -(-n // max(1, size)))
+    archs, errors = zip(*(_draw(score, size, stream, options) for _ in range(times)), strict=True)
+    done = {"archs": np.concatenate(archs)[:n], "errors": _kinds(np.concatenate(errors))[:n]}
+    return done | {"seconds": np.array([time.process_time() - start])}
 
 
 def rounds(

@@ -5,6 +5,7 @@ from functools import cache
 from itertools import pairwise
 
 import numpy as np
+from scipy import stats
 
 from nagkit.spaces.base import get_space
 from nagkit.study import pool
@@ -42,6 +43,11 @@ def validity(run: Run) -> float:
 def per_draw(run: Run) -> float:
     """Mean value of all draws, an invalid one counting zero: what a strength is chosen by."""
     return float(run.values.sum()) / draws(run)
+
+
+def seconds(run: Run) -> float:
+    """CPU seconds that a pool took to draw."""
+    return float(run.arrays["seconds"][0])
 
 
 def shares(edges: Mapping[str, Sequence[float]]) -> Callable[[Run], dict[str, float]]:
@@ -92,3 +98,36 @@ def beyond(space: str, ranking: str, benchmark: object, *, split: str = "test") 
     """
     order = pool.null_pool(space, ranking, n=get_space(space).size, seed=0)["archs"]
     return lambda run: mean(run) - float(benchmark.query(order[: max(1, int(distinct(run)))], run.column, split=split).mean())
+
+
+def ordering(space: str, benchmark: object, *, best: float = 1.0, split: str = "test") -> Callable[[Run], float]:
+    """A measure: rank correlation (Spearman) of a run's "scores" of all architectures with their values.
+
+    With `best` only among that share of the architectures which has the highest values.
+    """
+    every = get_space(space).all()
+
+    def measure(run: Run) -> float:
+        values = benchmark.query(every, run.column, split=split)
+        kept = values >= np.quantile(values, 1 - best)
+        return float(stats.spearmanr(run.arrays["scores"][kept], values[kept]).statistic)
+
+    return measure
+
+
+def optimum_rank(space: str, benchmark: object, *, split: str = "test") -> Callable[[Run], float]:
+    """A measure: where the best architecture stands when all are sorted by a run's "scores", ties at their mean rank."""
+    every = get_space(space).all()
+
+    def measure(run: Run) -> float:
+        values, scores = benchmark.query(every, run.column, split=split), run.arrays["scores"]
+        score = scores[values == values.max()].max()
+        return float((scores > score).sum() + ((scores == score).sum() + 1) / 2)
+
+    return measure
+
+
+def at_optimum(space: str, benchmark: object, *, split: str = "test") -> Callable[[Run], float]:
+    """A measure: number of draws of a pool that are the best architecture of the space, or as good."""
+    every = get_space(space).all()
+    return lambda run: float((run.values == benchmark.query(every, run.column, split=split).max()).sum())
