@@ -130,6 +130,21 @@ def test_a_pool_is_a_job_of_plain_arguments_that_its_seeds_decide(guided):
     assert not first["errors"].all() and not np.array_equal(first["archs"], other["archs"])
 
 
+def test_a_pool_of_several_rounds_begins_with_the_first_and_is_cut_to_its_size(guided):
+    made, first = (pools.pool("cifar10", 0, 0, n=n, batch=4, **guided) for n in (10, 4))
+    assert made["archs"].shape == (10, 6) and made["errors"].shape == (10,)
+    assert np.array_equal(made["archs"][:4], first["archs"]) and not np.array_equal(made["archs"][4:8], first["archs"])
+
+
+def test_training_seeds_are_those_whose_networks_are_there(tmp_path):
+    for name in ("2", "10", "0_steps-12", "1_steps-2001"):
+        (tmp_path / "checkpoints" / f"published-guide_nb201_{name}.safetensors").touch()
+    assert checkpoints.training_seeds("guide") == [2, 10]
+    assert checkpoints.training_seeds("guide", steps=12) == [0]
+    with pytest.raises(NagkitError, match=r"there is no published-score_nb201_\*.safetensors; nagkit.published.train.score"):
+        checkpoints.training_seeds("score")
+
+
 def test_a_long_unguided_pool_is_valid_and_spread_over_the_space():
     made = pools.pool("cifar10", 0, 0, n=64, strength=0.0, steps=100)
     assert (made["errors"] == 0).mean() > 0.9 and len(np.unique(made["archs"], axis=0)) > 50

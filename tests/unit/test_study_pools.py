@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from nagkit import generate, load_predictor
+from nagkit.published import pools
 from nagkit.spaces.base import get_space
-from nagkit.study import exact_guidance, guides, measures, pool
+from nagkit.study import exact_guidance, guides, ladder, measures, pool
 from nagkit.study.exhibit import Exhibit, Run
 from nagkit.study.jobs import Task
 
@@ -122,3 +123,49 @@ def test_the_smallest_strength_within_a_standard_error_of_the_best_is_chosen():
 def test_validity_and_the_mean_of_all_draws_count_invalid_ones():
     run = run_of(SPACE.size - 1, invalid=3)
     assert (measures.validity(run), measures.per_draw(run)) == (25, pytest.approx(94 / 4))
+
+
+def scored(scores) -> Run:
+    return Run("row", "cifar10", {}, {"scores": scores}, np.empty((0, 6), np.int8), np.empty(0))
+
+
+def test_an_order_is_judged_over_all_cells_and_among_the_best_tenth():
+    every, best = (measures.ordering("nb201", Benchmark(), best=share) for share in (1.0, 0.1))
+    assert [every(scored(ACCURACY)), best(scored(ACCURACY))] == pytest.approx([1, 1])
+    swapped = np.where(ACCURACY >= np.quantile(ACCURACY, 0.9), ACCURACY.max() + 100 - ACCURACY, ACCURACY)
+    assert every(scored(swapped)) > 0.9 and best(scored(swapped)) == pytest.approx(-1)
+
+
+def test_the_optimum_has_its_place_among_all_cells_and_ties_share_theirs():
+    rank = measures.optimum_rank("nb201", Benchmark())
+    assert rank(scored(ACCURACY)) == 1 and rank(scored(-ACCURACY)) == SPACE.size
+    assert rank(scored(np.zeros(SPACE.size))) == (SPACE.size + 1) / 2
+
+
+def test_draws_of_the_optimum_are_counted():
+    assert measures.at_optimum("nb201", Benchmark())(run_of(SPACE.size - 1, 3, SPACE.size - 1)) == 2
+
+
+def test_the_published_guide_is_asked_as_published_unless_a_task_says_otherwise():
+    task, raw = ladder.asked(), ladder.asked(mask="raw")
+    first, other = (one.function(dataset="cifar10", training_seed=0, **one.arguments)["scores"] for one in (task, raw))
+    expected = pools.scores("cifar10", 0, mask="closure", wiring="published")["scores"]
+    assert first.shape == (SPACE.size,) and np.array_equal(first, expected) and not np.allclose(first, other)
+    assert {path.name for path in task.files} >= {"published-guide_nb201_0.safetensors"}
+
+
+def test_our_own_end_of_the_ladder_orders_cells_as_its_predictor_does():
+    task = ladder.ours("x0")
+    made = task.function(dataset="cifar10", training_seed=1, **task.arguments)["scores"]
+    few = SPACE.all()[::1000]
+    assert made[::1000] == pytest.approx(load_predictor("nb201", "cifar10", training_seed=1).rank(few), abs=1e-3)
+
+
+def test_stronger_guidance_by_the_published_guide_draws_what_it_likes_better():
+    liked = ladder.asked().function("cifar10", 0)["scores"]
+    means = []
+    for strength in (0.0, 10_000.0):
+        task = ladder.ancestral(64, strength)
+        archs = task.function(dataset="cifar10", training_seed=0, seed=0, **task.arguments)["archs"]
+        means.append(liked[SPACE.code(archs[(archs >= 0).all(axis=1)])].mean())
+    assert means[1] > means[0] + 4 * liked.std() / 64**0.5  # four standard errors: a false alarm in 30,000
