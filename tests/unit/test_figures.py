@@ -79,7 +79,7 @@ def test_differences_from_one_row_are_coloured_by_the_side_of_zero_on_which_they
     ax = figures.points(POOLS, "difference of mean", zero=0).axes[0]
     dots = next(collection for collection in ax.collections if isinstance(collection, PathCollection))
     assert [to_hex(colour).upper() for colour in dots.get_facecolors()] == [drawing.PALETTE[0], drawing.PALETTE[7]]
-    assert [text.get_text() for text in ax.get_yticklabels()] == ["Random cells", "As published"]
+    assert [text.get_text() for text in ax.get_yticklabels()] == ["Random architectures", "As published"]
 
 
 def test_curves_draw_bands_only_from_four_runs_on():
@@ -105,7 +105,7 @@ def test_curves_stand_against_columns_and_against_another_metric_with_plain_numb
     assert (calls.get_xlabel(), time.get_xlabel()) == ("network calls", "time (s)")
     assert [text.get_text() for text in calls.get_xticklabels() if text.get_text()] == ["5", "10", "50"]
     assert max(line.get_xdata().max() for line in time.lines if len(line.get_xdata()) == 3) == 5.0
-    assert "the paper's" in words(figure) and "exact draws" in words(figure)
+    assert "the paper's" in words(figure) and "Exact draws, as many" in words(figure)
 
 
 def test_a_regret_is_the_distance_to_the_optimum_and_never_below_its_floor():
