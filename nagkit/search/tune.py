@@ -3,8 +3,9 @@
 import numpy as np
 import pandas as pd
 
-from nagkit import cluster, presets
+from nagkit import presets
 from nagkit.search import methods
+from nagkit.study import jobs
 
 BUDGET, COUNTS = 60, (30, 40, 50, 60)
 SEEDS = tuple(range(10_000, 10_003))
@@ -21,18 +22,19 @@ def choose(*, n_workers: int = 1, scheduler: str | None = None, progress: bool =
 
     A setting is worth the mean over `COUNTS` and seeds of the incumbent. The first of equals is kept.
     """
-    jobs = [
+    runs = [
         {"oracle": oracle, "method": method, "seed": seed, "settings": settings}
         for oracle in methods.DEVELOPMENT.values()
         for method, candidates in methods.CANDIDATES.items()
         for settings in candidates
         for seed in SEEDS
     ]
-    found = cluster.map_jobs(development_run, jobs, n_workers=n_workers, scheduler=scheduler, progress=progress)
+    tasks = [jobs.Task(development_run, run) for run in runs]
+    found = jobs.run(tasks, n_workers=n_workers, scheduler=scheduler, progress=progress, label="searches")
     rows = [
         {"oracle": job["oracle"], "method": job["method"], "setting": str(job["settings"]), "seed": job["seed"],
-         **{str(n): result["incumbent"][n - 1] for n in COUNTS}}
-        for job, result in zip(jobs, found, strict=True)
+         **{str(n): done.arrays["incumbent"][n - 1] for n in COUNTS}}
+        for job, done in zip(runs, found, strict=True)
     ]  # fmt: skip
     frame = pd.DataFrame(rows)
     settings = presets.load()
@@ -41,7 +43,7 @@ def choose(*, n_workers: int = 1, scheduler: str | None = None, progress: bool =
         for method, candidates in methods.CANDIDATES.items():
             part = frame[(frame["oracle"] == oracle) & (frame["method"] == method)]
             tried = [part[part["setting"] == str(setting)] for setting in candidates]
-            worth = [runs[list(map(str, COUNTS))].to_numpy().mean() for runs in tried]
+            worth = [each[list(map(str, COUNTS))].to_numpy().mean() for each in tried]
             best[method] = dict(candidates[int(np.argmax(np.round(worth, 6)))])
     presets.write(settings)
     return frame
