@@ -2,7 +2,6 @@
 
 from copy import copy
 from functools import cache
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,6 +12,7 @@ from nagkit.benchmarks import supernet, supernet_train
 from nagkit.benchmarks.inherited import Inherited
 from nagkit.data import images as data
 from nagkit.data import io, upstream
+from nagkit.data.triplets import Triplets
 from nagkit.errors import NagkitError
 from nagkit.predictors.task import task_images
 from nagkit.rng import numpy_stream
@@ -28,24 +28,12 @@ SPLITS = {"train": 0.7, "validation": 0.15, "test": 0.15}
 _CHUNK = 5  # tasks a job
 
 
-class Triplets(NamedTuple):
-    """(task, network, accuracy) triplets; tasks are subsets of the meta-training classes of Tiny ImageNet."""
-
-    archs: np.ndarray
-    """int8 `(5000, 20)`"""
-    accuracy: np.ndarray
-    """Percent of 500 test images, float64 `(5000,)`."""
-    task: np.ndarray
-    """Row of each triplet's task in `classes`, int64 `(5000,)`."""
-    classes: np.ndarray
-    """Tiny ImageNet labels of the 20 classes of each task, int64 `(500, 20)`."""
-
-    def rows(self, split: str) -> np.ndarray:
-        """Rows of the triplets in the part `split` of the tasks, int64."""
-        edges = np.cumsum([0.0, *SPLITS.values()]) * len(self.classes)
-        part = list(SPLITS).index(split)
-        place = numpy_stream(0, "meta/split").permutation(len(self.classes))[self.task]
-        return np.flatnonzero((place >= round(edges[part])) & (place < round(edges[part + 1])))
+def rows(triplets: Triplets, split: str) -> np.ndarray:
+    """Rows of `triplets` in the part `split` of the tasks, int64."""
+    edges = np.cumsum([0.0, *SPLITS.values()]) * len(triplets.classes)
+    part = list(SPLITS).index(split)
+    place = numpy_stream(0, "meta/split").permutation(len(triplets.classes))[triplets.task]
+    return np.flatnonzero((place >= round(edges[part])) & (place < round(edges[part + 1])))
 
 
 def tasks() -> tuple[np.ndarray, np.ndarray]:
@@ -73,7 +61,7 @@ def build(*, n_workers: int = 1, scheduler: str | None = None, progress: bool = 
 
 
 def load() -> Triplets:
-    """The committed triplets."""
+    """The committed triplets: 5,000 on 500 tasks of the meta-training classes of Tiny ImageNet."""
     arrays, _ = io.read_arrays(FILE)
     n_tasks, n = len(arrays["classes"]), len(arrays["archs"])
     if n != len(arrays["accuracy"]) or n % n_tasks:
@@ -82,7 +70,7 @@ def load() -> Triplets:
     return Triplets(arrays["archs"], arrays["accuracy"].astype(float), task, arrays["classes"].astype(np.int64))
 
 
-def triplets(space: str) -> tuple[Triplets | upstream.Triplets, np.ndarray | None]:
+def triplets(space: str) -> tuple[Triplets, np.ndarray | None]:
     """What predictors of a space are meta-trained on, and the rows for training (None: all).
 
     The published triplets for tasks of ImageNet-32's classes, our own for those of Tiny ImageNet's.
@@ -90,7 +78,7 @@ def triplets(space: str) -> tuple[Triplets | upstream.Triplets, np.ndarray | Non
     if task_images(space) == "imagenet32":
         return upstream.triplets(), None
     found = load()
-    return found, found.rows("train")
+    return found, rows(found, "train")
 
 
 def measure(tasks: list[int]) -> dict[str, np.ndarray]:

@@ -28,6 +28,7 @@ from tqdm.auto import tqdm
 from nagkit import paths
 from nagkit.data import registry
 from nagkit.data.io import read_arrays, write_arrays
+from nagkit.data.triplets import Triplets
 from nagkit.errors import NagkitError
 from nagkit.spaces import mbv3, nb201
 
@@ -222,47 +223,24 @@ def convert(progress: bool = True) -> Path:
     return write_arrays(path, columns, {"sources": [entry.key for entry in registry.select(_TABLE_GROUPS)]})
 
 
-@dataclass(frozen=True)
-class Triplets:
-    """The paper's meta-training data: (task, architecture, accuracy) triplets over subsets of ImageNet-32 classes."""
-
-    archs: np.ndarray
-    """int8 `(4630, 6)`"""
-    accuracy: np.ndarray
-    """Percent, float64 `(4630,)`."""
-    task: np.ndarray
-    """Row of each triplet's task in `classes`, int64 `(4630,)`."""
-    classes: np.ndarray
-    """The 20 ImageNet-32 class ids (1..600) of each task, int64 `(5000, 20)`."""
-    order: np.ndarray
-    """The published permutation of the triplets, int64 `(4630,)`; its first 400 are the validation part."""
-    params: np.ndarray
-    """Parameter count rescaled to [1e-5, 1] over the space: 1e-5 + (1 - 1e-5) (p - min) / (max - min)."""
-    flops: np.ndarray
-    """Multiply-accumulates, rescaled likewise."""
-    class_names: list[list[str]]
-    """[WordNet id, name] of ImageNet-32 class 1, 2, ..., 1000."""
-
-
 def triplets() -> Triplets:
-    """The triplets, converted on first use; `NagkitError` with the remedy when their files are not on this machine."""
+    """The paper's 4,630 triplets over 5,000 tasks of ImageNet-32 classes (ids 1..600), converted on first use.
+
+    `NagkitError` with the remedy when their files are not on this machine.
+    """
     path = paths.cache() / _cache_path("triplets", ("triplets",))
     if not path.is_file():
         content = unpickle(_read("triplets"), "triplets")
-        names = [line.split() for line in _read("imagenet32-classes").decode().splitlines()]
-        names.sort(key=lambda row: int(row[1]))
         arrays = {
             "archs": nb201.Space().from_string(content["str"]),
             "accuracy": np.array(content["acc"], np.float64),
             "task": np.array(content["task"], np.int64),
             "classes": np.array(torch.load(io.BytesIO(_read("triplets-classes")), weights_only=True), np.int64),
             "order": torch.load(io.BytesIO(_read("triplets-order")), weights_only=True).numpy(),
-            "params": np.array(content["params"], np.float64),
-            "flops": np.array(content["flops"], np.float64),
         }
-        write_arrays(path, arrays, {"class_names": [[wordnet, name] for wordnet, _, name in names]})
-    arrays, metadata = read_arrays(path)
-    return Triplets(**arrays, class_names=metadata["class_names"])
+        write_arrays(path, arrays)
+    arrays = read_arrays(path)[0]
+    return Triplets(*(arrays[name] for name in Triplets._fields))
 
 
 @dataclass(frozen=True)

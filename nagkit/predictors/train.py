@@ -9,7 +9,6 @@ from dataclasses import replace
 from functools import cache
 from itertools import repeat
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 
 from nagkit import paths
 from nagkit.data import io
+from nagkit.data.triplets import Triplets
 from nagkit.devices import get_device
 from nagkit.diffusion.sde import VE
 from nagkit.errors import NagkitError, unknown
@@ -31,15 +31,6 @@ KINDS = ("ranking", "noise-aware")
 CODES = ("real", "shuffled", "mean")
 _PULL = 0.1  # weight of a space's rule on architectures drawn from it
 Space = str | SearchSpace
-
-
-class Triplets(Protocol):
-    """(task, architecture, accuracy) triplets: those of `nagkit.data.upstream` or of `nagkit.benchmarks.meta`."""
-
-    archs: np.ndarray
-    accuracy: np.ndarray
-    task: np.ndarray
-    classes: np.ndarray
 
 
 def split(

@@ -49,7 +49,7 @@ def _files(datasets: Sequence[str]) -> tuple:
 def train_and_judge(code: str, datasets: Sequence[str], seed: int, steps: int) -> dict[str, np.ndarray]:
     """A job: train a ranking predictor on the meta-training tasks; each of `MEASURES`, float64 `(data sets + 1,)`."""
     triplets = meta.load()
-    rows = triplets.rows("train")
+    rows = meta.rows(triplets, "train")
     model = train.train("ranking", triplets, space="mbv3", code=code, rows=rows, seed=seed, steps=steps, progress=False)
     features, first = task.task_classes("mbv3")
     mean = None
@@ -61,7 +61,7 @@ def train_and_judge(code: str, datasets: Sequence[str], seed: int, steps: int) -
     for dataset in datasets:
         bound = train.bind(model, task.NO_CODE if code == "mean" else dataset, space="mbv3", mean_code=mean)
         scores[dataset] = bound.rank(measured.measurements(dataset)[0])
-    held = triplets.rows("test")
+    held = meta.rows(triplets, "test")
     with torch.inference_mode():
         described = features[torch.from_numpy(triplets.classes[triplets.task[held]]) - first]
         codes = mean if code == "mean" else model.sets(described)
@@ -73,14 +73,14 @@ def judge_null(name: str, datasets: Sequence[str]) -> dict[str, np.ndarray]:
     """A job: `MEASURES` of a ranking that needs no predictor, as of a trained one."""
     held = meta.load()
     archs = {dataset: measured.measurements(dataset)[0] for dataset in datasets}
-    archs[HELD_OUT] = held.archs[held.rows("test")]
+    archs[HELD_OUT] = held.archs[meta.rows(held, "test")]
     return _judged({column: NULLS[name](part).astype(float) for column, part in archs.items()}, datasets)
 
 
 def _judged(scores: Mapping[str, np.ndarray], datasets: Sequence[str]) -> dict[str, np.ndarray]:
     """Rank correlations of scores with measured accuracy by data set and, last, of unseen tasks, a mean over them."""
     triplets = meta.load()
-    held = triplets.rows("test")
+    held = meta.rows(triplets, "test")
     tasks, truth = triplets.task[held], triplets.accuracy[held]
     found = {}
     for metric, measure in MEASURES.items():

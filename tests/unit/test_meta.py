@@ -62,7 +62,7 @@ def test_the_file_gives_back_what_was_measured_and_its_parts_share_no_task(small
     meta._tasks.cache_clear()
     assert len(made.archs) == 40 and made.classes.shape == (20, 20)
     assert set(made.classes.ravel()) <= set(data.meta_classes()[0])
-    parts = {split: made.rows(split) for split in meta.SPLITS}
+    parts = {split: meta.rows(made, split) for split in meta.SPLITS}
     assert sorted(np.concatenate(list(parts.values()))) == list(range(40))
     tasks = [set(made.task[rows]) for rows in parts.values()]
     assert [len(part) for part in tasks] == [14, 3, 3] and sum(map(len, tasks)) == len(set.union(*tasks))

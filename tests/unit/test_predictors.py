@@ -7,9 +7,8 @@ import pytest
 import torch
 from scipy import stats
 
-from nagkit.benchmarks import meta
 from nagkit.data import io
-from nagkit.data.upstream import Triplets
+from nagkit.data.triplets import Triplets
 from nagkit.errors import NagkitError
 from nagkit.predictors import task, train
 from nagkit.predictors.digcn import DirectedGCN
@@ -37,8 +36,7 @@ def triplets():
     archs, tasks = SPACE.random(300, rng), rng.integers(0, 60, 300)
     classes = np.stack([rng.choice(600, 20, replace=False) + 1 for _ in range(60)])
     accuracy = 60 - 2 * nb201.hand_rule(archs) + rng.normal(size=60)[tasks]
-    nothing = np.zeros(300)
-    return Triplets(archs, accuracy, tasks, classes, np.arange(300), nothing, nothing, [])
+    return Triplets(archs, accuracy, tasks, classes, np.arange(300))
 
 
 def test_isomorphic_cells_score_alike():
@@ -197,7 +195,7 @@ def networks():
     archs, tasks = space.random(600, rng), np.repeat(np.arange(30), 20)
     classes = np.stack([rng.permutation(200)[:20] for _ in range(30)])
     accuracy = 40 + (archs >= 0).sum(axis=1) + 3 * rng.standard_normal(30)[tasks] + 0.3 * rng.standard_normal(600)
-    return meta.Triplets(archs, accuracy, tasks, classes)
+    return Triplets(archs, accuracy, tasks, classes)
 
 
 @pytest.mark.parametrize(("kind", "steps"), [("ranking", 100), ("noise-aware", 5)])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from nagkit import open_benchmark
-from nagkit.data.upstream import Triplets
+from nagkit.data.triplets import Triplets
 from nagkit.spaces.base import get_space
 from nagkit.study import ablation, measures
 from nagkit.study.exhibit import Run
@@ -25,7 +25,7 @@ def triplets(monkeypatch):
     rng, n = np.random.default_rng(0), 600
     classes = np.stack([rng.permutation(600)[:20] + 1 for _ in range(40)])
     made = Triplets(SPACE.all()[rng.integers(0, SPACE.size, n)], rng.uniform(50, 80, n), rng.integers(0, 40, n), classes,
-                    rng.permutation(n), np.zeros(n), np.zeros(n), [])  # fmt: skip
+                    rng.permutation(n))  # fmt: skip
     monkeypatch.setattr(ablation.upstream, "triplets", lambda: made)
     return made
 
