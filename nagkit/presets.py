@@ -47,35 +47,3 @@ def write(settings: dict) -> None:
     header = "".join(line for line in FILE.read_text(encoding="utf-8").splitlines(keepends=True) if line.startswith("#"))
     io.write_text(FILE, header + yaml.safe_dump(settings, sort_keys=False))
     io.read_yaml.cache_clear()
-
-
-# Names that the studies still use -------------------------------------------------------------------------------------
-
-
-def prior(space: str, name: str):
-    """`nagkit.sampling.load_prior`."""
-    from nagkit.sampling import load_prior
-
-    return load_prior(space, name)
-
-
-def predictor(space: str, dataset: str, *, rule: str = "x0", seed: int = 0):
-    """`nagkit.sampling.load_predictor`."""
-    from nagkit.sampling import load_predictor
-
-    return load_predictor(space, dataset, rule=rule, training_seed=seed)
-
-
-def denoiser(space: str, *, prior_name: str = "exact", dataset=None, rule=None, scale=None, seed: int = 0):
-    """The denoiser of `nagkit.sampling.prepare`."""
-    from nagkit.sampling import prepare
-
-    return prepare(space, prior=prior_name, guide=dataset, rule=rule, scale=scale, training_seed=seed).denoiser
-
-
-def sample(space: str, n: int, *, dataset=None, prior_name=None, **how):
-    """`nagkit.sampling.generate`, by the sampler of the space."""
-    from nagkit.sampling import generate
-
-    how["sampler"] = how.get("sampler") or of_space(space)["sampling"]["sampler"]
-    return generate(space, n, guide=dataset, prior=prior_name, **how)

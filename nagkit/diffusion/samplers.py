@@ -33,7 +33,7 @@ Callback = Callable[[dict], None]
 def pc(denoiser: Denoiser, x: Tensor, sigmas: Tensor, *, generator=None, callback: Callback | None = None, snr: float = 0.16):
     """Predictor-corrector (Song et al., 2021, algorithm 4), as the paper samples: Langevin, then Euler-Maruyama.
 
-    Two network calls a step; weak order 1. With `paper_sigmas()` this is the published sampler. The Langevin step is
+    Two network calls a step; weak order 1. The published sampler itself is `nagkit.published.sampler`. The Langevin step is
     sized by norms averaged over the batch, so samples of one batch are coupled. Not for few calls: at the same number
     of them `ancestral` is nearer to the exact law, and the deterministic solvers are far nearer.
     """

@@ -143,17 +143,6 @@ def karras_sigmas(steps: int, sigma_min: float = 0.1, sigma_max: float = 5.0, rh
     return _with_zero((start + _ramp(steps) * (end - start)) ** rho)
 
 
-def paper_sigmas(steps: int = 1000, sigma_min: float = 0.1, sigma_max: float = 5.0) -> Tensor:
-    """The paper's grid for `pc`: sigma(t) of the VE process at `steps` times from 1 to 1e-5, float64 `(steps + 1,)`.
-
-    The last entry, which is not 0, is where the last Euler-Maruyama step of length 1 / steps leads: the published
-    sampler stops there and leaves noise of about `sigma_min` in its output for the threshold to remove.
-    """
-    t = torch.linspace(1.0, 1e-5, _positive(steps), dtype=torch.float64)
-    t = torch.cat([t, t[-1:] - 1 / steps])
-    return VE(sigma_min, sigma_max).std(t)
-
-
 def _time(x: Tensor, t: float | Tensor) -> Tensor:
     t = torch.as_tensor(t, dtype=x.dtype, device=x.device)
     return t.reshape(-1, *[1] * (x.ndim - 1)) if t.ndim else t

@@ -20,7 +20,7 @@ from nagkit.diffusion.samplers import (
     network_calls,
     pc,
 )
-from nagkit.diffusion.sde import geometric_sigmas, paper_sigmas
+from nagkit.diffusion.sde import geometric_sigmas
 from nagkit.errors import NagkitError
 from nagkit.rng import torch_stream
 from nagkit.spaces.base import get_space
@@ -205,16 +205,9 @@ def test_generate_reports_diverged_draws_whatever_the_decoding(decode):
 
 
 def test_generate_follows_given_noise_levels():
-    seen = []
-    generate(
-        SPACE,
-        lambda x, s: seen.append(s) or PRIOR(x, s),
-        3,
-        sampler="ddim",
-        sigmas=paper_sigmas(4),
-        generator=torch_stream(0, "test/levels"),
-    )
-    assert seen == paper_sigmas(4)[:-1].tolist()
+    seen, levels, stream = [], torch.tensor([5.0, 2.0, 0.5, 0.1]), torch_stream(0, "test/levels")
+    generate(SPACE, lambda x, s: seen.append(s) or PRIOR(x, s), 3, sampler="ddim", sigmas=levels, generator=stream)
+    assert seen == levels[:-1].tolist()
 
 
 @pytest.mark.parametrize("bad", [{"n": 0}, {"n": -3}, {"steps": 0}, {"batch_size": 0}])

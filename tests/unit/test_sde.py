@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import norm
 
-from nagkit.diffusion.sde import VE, VP, SubVP, geometric_sigmas, karras_sigmas, paper_sigmas
+from nagkit.diffusion.sde import VE, VP, SubVP, geometric_sigmas, karras_sigmas
 from nagkit.errors import NagkitError
 from nagkit.rng import torch_stream
 
@@ -82,14 +82,6 @@ def test_schedules_fall_from_sigma_max_to_sigma_min_and_then_to_zero(steps, low,
         assert steps == 1 or sigmas[-2].item() == pytest.approx(low)
 
 
-def test_the_paper_grid_is_its_process_at_a_thousand_times_and_ends_above_zero():
-    sigmas = paper_sigmas()
-    assert sigmas.shape == (1001,) and (sigmas.diff() < 0).all()
-    assert sigmas[0].item() == pytest.approx(5.0)
-    assert sigmas[999].item() == pytest.approx(0.1 * 50**1e-5)
-    assert sigmas[1000].item() == pytest.approx(0.1 * 50 ** (1e-5 - 1e-3))
-
-
 @pytest.mark.parametrize("bad", [(0.0, 5.0), (-1.0, 5.0), (5.0, 0.1), (1.0, 1.0), (0.1, math.inf), (math.nan, 1.0)])
 def test_impossible_noise_ranges_are_refused(bad):
     for make in (VE, VP, SubVP, lambda *b: geometric_sigmas(5, *b), lambda *b: karras_sigmas(5, *b)):
@@ -98,6 +90,6 @@ def test_impossible_noise_ranges_are_refused(bad):
 
 
 def test_schedules_need_a_step():
-    for make in (geometric_sigmas, karras_sigmas, paper_sigmas, VP().sigmas):
+    for make in (geometric_sigmas, karras_sigmas, VP().sigmas):
         with pytest.raises(NagkitError, match="steps must be at least 1, got 0"):
             make(0)
