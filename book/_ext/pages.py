@@ -15,7 +15,7 @@ import yaml
 from docutils import nodes
 from sphinx.application import Sphinx
 
-from nagkit.study import claims
+from nagkit.study import claims, tidy
 from nagkit.study.book import (
     RECORDED,
     BookDirective,
@@ -28,13 +28,9 @@ from nagkit.study.book import (
     read_provenance,
     read_results,
     scroll,
-    shown,
     table,
 )
 from nagkit.study.labels import label
-
-HEADING = "## Verdict"
-"""What the output of the last but one cell of every notebook begins with."""
 
 
 class ExhibitMap(BookDirective):
@@ -65,29 +61,6 @@ class ExhibitMap(BookDirective):
         recorded = (provenance or {}).get("profile") == RECORDED
         remark = f" ({item['status']})" if "status" in item else ""
         return ("done" if recorded else "done, not from the recorded run") + remark
-
-
-class Verdict(BookDirective):
-    """What the numbers of an exhibit say, in the words that its executed notebook computed from them."""
-
-    required_arguments = 1
-
-    def run(self) -> list[nodes.Node]:
-        name = self.arguments[0]
-        path = self.watch(self.book / "results" / f"{name}.ipynb")
-        if not path.is_file():
-            return [note("No recorded run of this exhibit yet; its verdict comes with the numbers.")]
-        text = verdict(json.loads(path.read_text("utf-8")))
-        if text is None:
-            raise self.error(f"{path.name} has no output that begins with {HEADING!r}; record the exhibit again")
-        return self.parse_text_to_nodes(text)
-
-
-def verdict(notebook: dict) -> str | None:
-    """The Markdown under the heading "Verdict" among the outputs of an executed notebook; None when there is none."""
-    outputs = (output for cell in notebook["cells"] for output in cell.get("outputs", []))
-    texts = ("".join(output.get("data", {}).get("text/markdown", "")) for output in outputs)
-    return next((text.removeprefix(HEADING).strip() for text in texts if text.startswith(HEADING)), None)
 
 
 class Cells(BookDirective):
@@ -197,7 +170,7 @@ def compare(quick: pd.DataFrame, recorded: pd.DataFrame | None) -> tuple[list[Li
         if where and other.lo <= entry.value <= other.hi:
             where = "inside"
         names = ", ".join(label(entry[key]) for key in keys if entry[key])
-        rows.append([names, shown(entry), "–" if other is None else shown(other), where])
+        rows.append([names, tidy.spelled(entry), "–" if other is None else tidy.spelled(other), where])
     inside, outside = (sum(row[-1] == where for row in rows) for where in ("inside", "outside"))
     compared = f"{inside} of {inside + outside} recorded intervals hold this machine's number"
     return rows, compared if inside + outside else "no recorded interval to compare with"
@@ -207,7 +180,6 @@ def setup(app: Sphinx) -> dict:
     """Register the directives (Sphinx calls this)."""
     app.add_directive("exhibit-map", ExhibitMap)
     app.add_directive("your-run", YourRun)
-    app.add_directive("verdict", Verdict)
     app.add_directive("data-registry", DataRegistry)
     app.add_directive("cells", Cells)
     app.add_directive("parallel", Parallel)

@@ -1,6 +1,6 @@
 """Sphinx extension of the book's front page: claims with their verdicts, single numbers in prose, three figures, durations.
 
-Directives: `claims`, `claims-here`, `claim-rules`, `front-figure`, `durations`. Role: `result`. The verdicts are those of
+Directives: `claims`, `claim-rules`, `front-figure`, `durations`. Role: `result`. The verdicts are those of
 `nagkit.study.judge`; numbers of the paper that stand in no results come from `data/paper.yaml`.
 """
 
@@ -40,11 +40,11 @@ class Claims(BookDirective):
         table = book.table(header, rows, classes=["claims"], row_classes=kinds)
         return [self.summary(found), book.scroll(table), nodes.raw("", folded, format="html")]
 
-    def judged(self, page: str | None = None) -> Iterator[tuple[dict, judge.Verdict]]:
-        """The entries of `book/exhibits.yaml` with a claim (of `page`), each with its verdict."""
+    def judged(self) -> Iterator[tuple[dict, judge.Verdict]]:
+        """The entries of `book/exhibits.yaml` with a claim, each with its verdict."""
         try:
             for entry in claims.entries(self.watch(self.book / "exhibits.yaml")):
-                if "claim" in entry and page in (None, entry.get("page")):
+                if "claim" in entry:
                     yield entry, self.verdict(entry)
         except NagkitError as error:
             raise self.error(str(error)) from error
@@ -79,16 +79,6 @@ class Claims(BookDirective):
             return nodes.Text(entry["exhibit"])
         target = self.env.app.builder.get_relative_uri(self.env.docname, entry["page"])
         return nodes.reference("", entry["exhibit"], refuri=target, internal=True)
-
-
-class ClaimsHere(Claims):
-    """The verdicts of the claims that a page examines."""
-
-    def run(self) -> list[nodes.Node]:
-        boxes = [judge.box_html(*judged) for judged in self.judged(self.env.docname)]
-        if not boxes:
-            raise self.error(f"exhibits.yaml has no claim whose page is {self.env.docname}")
-        return [nodes.raw("", "".join(boxes), format="html")]
 
 
 class ClaimRules(BookDirective):
@@ -188,7 +178,6 @@ def spent(record: dict | None, least: str = "") -> tuple[str, str]:
 def setup(app: Sphinx) -> dict:
     """Register everything (Sphinx calls this)."""
     app.add_directive("claims", Claims)
-    app.add_directive("claims-here", ClaimsHere)
     app.add_directive("claim-rules", ClaimRules)
     app.add_directive("front-figure", FrontFigure)
     app.add_directive("durations", Durations)

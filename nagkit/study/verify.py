@@ -15,7 +15,6 @@ from nagkit import paths
 from nagkit.data import io
 from nagkit.errors import NagkitError
 from nagkit.study import jobs, tidy
-from nagkit.study.labels import label
 
 MANIFEST = "data/manifest.sha256"
 """Hash and path of every committed file of data and results, as `sha256sum` writes and checks it; relative to the checkout."""
@@ -25,7 +24,6 @@ BOOK = "_build/html"
 _CELL = re.compile(r"^>?(-?\d+(?:\.\d+)?)(?: ± (\d+(?:\.\d+)?))?(?: \((\d+)\))?$")
 _NUMBER = r"[-+]?\d+(?:\.\d+)?(?:e[-+]\d+)?"
 _INTERVAL = re.compile(rf"({_NUMBER})(?: %|×| points| s)? \[({_NUMBER}), ({_NUMBER})\]")
-_BOOK_CELL = re.compile(rf"^>?({_NUMBER})(?: \[({_NUMBER}), ({_NUMBER})\]| ± {_NUMBER})?(?: n = (\d+))?$")
 
 
 def write() -> int:
@@ -124,34 +122,17 @@ def _is_there(text: str, rows: pd.DataFrame) -> bool:
 
 
 def _misprinted_pages() -> Iterator[str]:
-    """Numbers of the built book that no row of a results CSV has: those with an interval, and all in tables of results."""
+    """Numbers with an interval on the pages of the built book that no row of a results CSV has."""
     built, root = paths.root() / BOOK, paths.root()
     if not built.is_dir():
         return
     rows = _rows(root / "book" / "results")
-    cells = dict(list(rows.assign(row=rows["row"].map(label), column=rows["column"].map(label)).groupby(["row", "column"])))
     for page in sorted(built.rglob("*.html")):
         name, article = page.relative_to(built).as_posix(), page.read_text(encoding="utf-8").partition("<article")[2]
         known = pd.concat([rows, _rows(root / "results" / "quick")]) if name == "your-run.html" else rows
         for text, *numbers in dict.fromkeys((match[0], *match.groups()) for match in _INTERVAL.finditer(_text(article))):
             if not _agrees(known, *numbers):
                 yield f"{name}: prints {text!r}, which is no row of any results; build the book again"
-        for table in re.findall(r"<table class=\"nagkit-table exhibit.*?</table>", article, re.DOTALL):
-            if name.startswith(("exhibits/", "cost")):
-                yield from (f"{name}: prints {cell}; build the book again" for cell in _misprinted_cells(table, cells))
-
-
-def _misprinted_cells(table: str, cells: dict[tuple[str, str], pd.DataFrame]) -> Iterator[str]:
-    """Cells of a table of the book that are not the result of their row and column."""
-    lines = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", line, re.DOTALL) for line in re.findall(r"<tr.*?</tr>", table, re.DOTALL)]
-    (_, *columns), *body = [[_text(cell).strip() for cell in line] for line in lines]
-    for first, *texts in body:
-        for column, text in zip(columns, texts, strict=True):
-            row = first if (first, column) in cells else first.rpartition(" ")[0]  # without the mark of whose number it is
-            match = _BOOK_CELL.match(text)
-            fits = match and (row, column) in cells and _agrees(cells[row, column], *match.groups())
-            if not text.startswith("–") and not fits:
-                yield f"{text!r} for {first!r}, {column!r}"
 
 
 def _rows(folder: Path) -> pd.DataFrame:
@@ -163,13 +144,10 @@ def _text(markup: str) -> str:
     return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", markup)).split())
 
 
-def _agrees(rows: pd.DataFrame, value: str, lo: str | None, hi: str | None, n: str | None = None) -> bool:
-    """Whether one of `rows` has these numbers, to the digits printed."""
-    fits = _rounds_to(rows["value"], value)
-    for column, printed in (("lo", lo), ("hi", hi), ("n", n)):
-        if printed:
-            fits &= _rounds_to(rows[column], printed)
-    return bool(fits.any())
+def _agrees(rows: pd.DataFrame, *printed: str) -> bool:
+    """Whether one of `rows` has these numbers (value, lo, hi), to the digits printed."""
+    fits = [_rounds_to(rows[column], text) for column, text in zip(("value", "lo", "hi"), printed, strict=True)]
+    return bool(np.logical_and.reduce(fits).any())
 
 
 def _rounds_to(values: pd.Series, printed: str) -> np.ndarray:

@@ -39,40 +39,19 @@ TOC = yaml.safe_load((BOOK / "_toc.yml").read_text("utf-8"))
 
 
 NOTEBOOKS = sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
-WITH_PAGE = [name for name in NOTEBOOKS if (BOOK / "exhibits" / f"{name}.md").is_file()]
-"""Notebooks whose exhibit has a page beside the executed notebook; that of the others is the executed notebook itself."""
 
 
-def test_contents_list_every_page_once():
+def test_contents_list_every_page_once_and_every_executed_notebook():
     listed = [TOC["root"], *_entries(TOC["parts"], "file")]
-    own = [f"results/{name}" for name in NOTEBOOKS if name not in WITH_PAGE]
-    assert sorted(listed) == sorted([*own, *(str(page.relative_to(BOOK).with_suffix("")) for page in PAGES)])
-
-
-def test_every_pattern_in_the_contents_names_a_notebook_beside_its_page():
-    for pattern in _entries(TOC["parts"], "glob"):
-        assert pattern.startswith("results/") and Path(pattern).name in WITH_PAGE
-
-
-def test_every_notebook_has_a_page_that_shows_its_results():
-    for name in WITH_PAGE:
-        text = (BOOK / "exhibits" / f"{name}.md").read_text("utf-8")
-        for directive in ("exhibit", "exhibit-figures", "verdict", "provenance"):
-            assert f"```{{{directive}}} {name}\n" in text
-    for name in set(NOTEBOOKS) - set(WITH_PAGE):
+    written = [str(page.relative_to(BOOK).with_suffix("")) for page in PAGES]
+    assert sorted(listed) == sorted([*(f"results/{name}" for name in NOTEBOOKS), *written])
+    for name in NOTEBOOKS:
         assert (BOOK / "results" / f"{name}.ipynb").is_file(), f"make paper-{name}"
-
-
-def test_a_page_that_examines_a_claim_begins_with_its_verdict():
-    for item in EXHIBITS:
-        if "claim" in item and item.get("page", "").startswith("exhibits/"):
-            text = (BOOK / f"{item['page']}.md").read_text("utf-8")
-            assert re.match(r"# .*\n\n```\{claims-here\}\n```\n\n\*\*The claim\.\*\*", text), item["page"]
 
 
 def test_the_numbers_of_a_claim_are_the_papers():
     known = {float(number) for number in re.findall(r"\d+(?:\.\d+)?", (ROOT / "data" / "paper.yaml").read_text("utf-8"))}
-    texts = {page.name: [page.read_text("utf-8")] for page in (BOOK / "exhibits").glob("*.md")}
+    texts = {}
     for page in (ROOT / "notebooks").glob("*.ipynb"):
         texts[page.name] = ["".join(cell["source"]) for cell in json.loads(page.read_text("utf-8"))["cells"]]
     for name, text in ((name, text) for name, found in texts.items() for text in found):

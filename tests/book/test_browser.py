@@ -83,8 +83,7 @@ def test_every_image_has_a_text_alternative_in_words():
 
 @pytest.mark.parametrize("name", RECORDED)
 def test_an_exhibit_page_says_what_its_numbers_are_and_gives_them_away(name):
-    beside = HTML / "exhibits" / f"{name}.html"
-    page = soup(beside if beside.is_file() else HTML / "results" / f"{name}.html").article
+    page = soup(HTML / "results" / f"{name}.html").article
     stated = [element.get_text() for element in page.select(".exhibit-caption, figure.exhibit-figure figcaption")]
     for text in stated:
         assert "Ours:" not in text or re.search(r"n (= \d|not stated).*, profile paper, oracle \w", text), text
@@ -92,7 +91,6 @@ def test_an_exhibit_page_says_what_its_numbers_are_and_gives_them_away(name):
     assert "profile" in page.select_one(".provenance").get_text()
     links = " ".join(link["href"] for link in page.select("p.download a"))
     assert f"{name}.csv" in links and f"{name}.ipynb" in links
-    assert not beside.is_file() or f"results/{name}.html" in links
 
 
 def test_the_card_and_icon_are_there():

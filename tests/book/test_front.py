@@ -2,7 +2,6 @@
 
 import json
 import re
-import sys
 from pathlib import Path
 
 import pytest
@@ -78,7 +77,7 @@ def build(root: Path, *, csv: str | None = None, row="Guided", prose="Guided", i
         (book / "results" / "demo.csv").write_text(csv)
         record = {"profile": profile, "seconds": 300}
         (book / "results" / "demo.provenance.json").write_text(json.dumps(record))
-    config = {"extensions": ["nagkit.study.book", "nagkit.study.front"], "exclude_patterns": ["results"]}
+    config = {"extensions": ["nagkit.study.front"], "exclude_patterns": ["results"]}
     config |= {"html_theme": "basic"}
     out = root / "out"
     with docutils_namespace():
@@ -112,17 +111,6 @@ def test_numbers_are_folded_under_the_table(tmp_path):
     html = (tmp_path / "out" / "index.html").read_text("utf-8")
     table, folded = html.split("<details>", 1)
     assert "94.10" not in table and "94.10" in folded.split("</details>")[0]
-
-
-def test_a_page_says_the_verdicts_of_its_own_claims(tmp_path, monkeypatch):
-    monkeypatch.setattr(sys.modules[__name__], "MAP", MAP.replace("  results: demo\n", "  results: demo\n  page: index\n"))
-    page = build(tmp_path, csv=DEMO, index="Title\n=====\n\n.. claims-here::\n")
-    assert "partly Table 9. Guided cells are better. Holds: gain" in page and "Something." not in page
-
-
-def test_a_page_without_a_claim_of_its_own_cannot_say_a_verdict(tmp_path):
-    with pytest.raises(SphinxWarning, match="no claim whose page is index"):
-        build(tmp_path, index="Title\n=====\n\n.. claims-here::\n")
 
 
 def test_without_a_results_file_nothing_is_claimed(tmp_path):
