@@ -27,7 +27,7 @@ WIDTH = 7.2
 """Inches, with letters of 10 points: at half the width of a page they are as large as a footnote's."""
 DOTTED, DASHED = ({"color": INK, "lw": 1.1, "ls": (0, dashes)} for dashes in ((1.2, 1.2), (5, 2)))
 PAPER = {"marker": "D", "ls": "", "mfc": "white", "mec": INK, "mew": 1.3, "ms": 6, "label": "the paper's"}
-_RANGES = RANGES | {"probability": (0.0, 1.0), "p": (0.0, 1.0), "nats": (0.0, np.inf)}
+_RANGES = RANGES | {"p": (0.0, 1.0)}
 Names = str | Iterable[str] | None
 
 

@@ -10,7 +10,10 @@ from nagkit.errors import NagkitError
 from nagkit.rng import numpy_stream
 
 _CORRELATION, _FROM_ZERO = (-1.0, 1.0), (0.0, np.inf)
-RANGES = {"%": (0.0, 100.0), "count": _FROM_ZERO, "s": _FROM_ZERO, "rank": (1.0, np.inf), "τ": _CORRELATION, "ρ": _CORRELATION}
+RANGES = {
+    "%": (0.0, 100.0), "probability": (0.0, 1.0), "count": _FROM_ZERO, "s": _FROM_ZERO, "nats": _FROM_ZERO,
+    "rank": (1.0, np.inf), "τ": _CORRELATION, "ρ": _CORRELATION,
+}  # fmt: skip
 """The values that a quantity of a unit can have; differences are free."""
 
 
