@@ -38,23 +38,18 @@ def fit_measured(progress: bool = True) -> dict:
     took = ~np.isnan(left_out)
     arrays = {"archs": archs, "weights": process.weights.numpy(), "mean": np.array([process.mean])}
     arrays |= {"kernel": np.array(process.kernel), "left_out": left_out.astype(np.float32)}
-    ofa.forget()
-    return embedded.write(
-        ofa.NAMES["measured-surrogate"],
-        arrays,
-        ofa.REBUILD,
-        {
-            "what": "Gaussian process fitted by this project to measured ImageNet top-1 of Once-for-All networks (r = 224).",
-            "kernel": {"length_scale": process.kernel[0], "linear": process.kernel[1], "noise": process.noise},
-            "networks": len(archs),
-            "measured_range": [float(accuracy.min()), float(accuracy.max())],
-            "leave_search_out": {
-                "what": "every network of one search predicted by a process, kernel included, that saw none of them",
-                "all": evaluate(left_out[took], np.broadcast_to(accuracy, took.shape)[took]),
-                **{name: evaluate(predicted[name][mask], accuracy[mask]) for name, mask in zip(predicted, took, strict=True)},
-            },
+    card = {
+        "what": "Gaussian process fitted by this project to measured ImageNet top-1 of Once-for-All networks (r = 224).",
+        "kernel": {"length_scale": process.kernel[0], "linear": process.kernel[1], "noise": process.noise},
+        "networks": len(archs),
+        "measured_range": [float(accuracy.min()), float(accuracy.max())],
+        "leave_search_out": {
+            "what": "every network of one search predicted by a process, kernel included, that saw none of them",
+            "all": evaluate(left_out[took], np.broadcast_to(accuracy, took.shape)[took]),
+            **{name: evaluate(predicted[name][mask], accuracy[mask]) for name, mask in zip(predicted, took, strict=True)},
         },
-    )
+    }
+    return _write("measured-surrogate", arrays, card)
 
 
 def measured() -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
@@ -113,19 +108,19 @@ def fit_predictor(progress: bool = True, seed: int = 0) -> dict:
     arrays = {}
     for i, (weight, bias) in enumerate(student):
         arrays |= {f"{2 * i}.weight": weight.astype(np.float32), f"{2 * i}.bias": bias.astype(np.float32)}
+    card = {
+        "what": "Network fitted by this project to outputs of the accuracy predictor published with Once-for-All.",
+        "held_out": "random: 5,000 draws of the Once-for-All law; climbed: the population of an evolution on the predictor",
+        "learnt_from": len(archs),
+        "seed": seed,
+        "resolutions": figures,
+    }
+    return _write("ofa-surrogate", arrays, card)
+
+
+def _write(oracle: str, arrays: dict[str, np.ndarray], card: dict) -> dict:
     ofa.forget()
-    return embedded.write(
-        ofa.NAMES["ofa-surrogate"],
-        arrays,
-        ofa.REBUILD,
-        {
-            "what": "Network fitted by this project to outputs of the accuracy predictor published with Once-for-All.",
-            "held_out": "random: 5,000 draws of the Once-for-All law; climbed: the population of an evolution on the predictor",
-            "learnt_from": len(archs),
-            "seed": seed,
-            "resolutions": figures,
-        },
-    )
+    return embedded.write(ofa.NAMES[oracle], arrays, ofa.REBUILD, card)
 
 
 def climb(layers: ofa.Layers, size: int, rng: np.random.Generator, *, keep_all: bool = False) -> np.ndarray:
@@ -141,9 +136,7 @@ def climb(layers: ofa.Layers, size: int, rng: np.random.Generator, *, keep_all: 
 
 
 def _train(x: np.ndarray, accuracy: np.ndarray, seed: int, progress: bool) -> ofa.Layers:
-    network = nn.Sequential(
-        nn.Linear(128, _WIDTH), nn.ReLU(), nn.Linear(_WIDTH, _WIDTH), nn.ReLU(), nn.Linear(_WIDTH, 1)
-    )  # fmt: skip
+    network = nn.Sequential(nn.Linear(128, _WIDTH), nn.ReLU(), nn.Linear(_WIDTH, _WIDTH), nn.ReLU(), nn.Linear(_WIDTH, 1))
     embedded.initialise(network, torch_stream(seed, "ofa/weights"))
     mean, sd = accuracy.mean(), accuracy.std()
     inputs, targets = torch.from_numpy(x), torch.from_numpy((accuracy - mean) / sd).float()

@@ -175,28 +175,25 @@ def fit(progress: bool = True, seed: int = 0) -> dict:
     for i, name in enumerate(accuracy + cost):
         unit = "percent" if i < len(accuracy) else "ms" if "/latency_" in name else "mJ"
         figures[name] = {"unit": unit, "all": embedded.evaluate(predicted[test, i], values[test, i])}
-        if i < len(accuracy):
+        if unit == "percent":
             figures[name]["above_90"] = embedded.evaluate(predicted[good, i], values[good, i])
         if name.endswith("/accuracy"):  # robustness was measured once per class
             figures[name]["within_class_sd"] = _within_class_sd(values[:, i])
     _predictions.cache_clear()
-    return embedded.write(
-        SPACE.name,
-        {name: tensor.numpy() for name, tensor in network.state_dict().items()} | scale,
-        REBUILD,
-        {
-            "what": f"Surrogate of the {SPACE.title} tables, fitted by this project; figures are of held-out cells only.",
-            "seed": seed,
-            "table": source.name,
-            "parameters": sum(tensor.numel() for tensor in network.parameters()),
-            "split": {
-                "unit": "isomorphism classes",
-                "held_out_classes": len(np.unique(SPACE.isomorphism_classes()[test])),
-                "held_out_cells": int(test.sum()),
-                "training_cells": int((~test).sum()),
-            },
-            "above_90": "held-out cells with more than 90 % CIFAR-10 test accuracy",
-            "within_class_sd": "pooled standard deviation among isomorphic cells of the table (training noise)",
-            "columns": figures,
+    card = {
+        "what": f"Surrogate of the {SPACE.title} tables, fitted by this project; figures are of held-out cells only.",
+        "seed": seed,
+        "table": source.name,
+        "parameters": sum(tensor.numel() for tensor in network.parameters()),
+        "split": {
+            "unit": "isomorphism classes",
+            "held_out_classes": len(np.unique(SPACE.isomorphism_classes()[test])),
+            "held_out_cells": int(test.sum()),
+            "training_cells": int((~test).sum()),
         },
-    )
+        "above_90": "held-out cells with more than 90 % CIFAR-10 test accuracy",
+        "within_class_sd": "pooled standard deviation among isomorphic cells of the table (training noise)",
+        "columns": figures,
+    }
+    arrays = {name: tensor.numpy() for name, tensor in network.state_dict().items()} | scale
+    return embedded.write(SPACE.name, arrays, REBUILD, card)

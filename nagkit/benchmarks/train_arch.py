@@ -104,7 +104,10 @@ def train(
     target = get_device(device)
     arch = checked(space, np.asarray(arch)[None])[0]
     n_classes = _check(train_set, test_set, recipe)
-    run = _fingerprint(space, arch, train_set, test_set, recipe, seed)
+    # all that decides the result but the device; where an inherited checkpoint is missing, nothing can be built
+    inherited = recipe.network == "SubNetwork" and supernet.CHECKPOINT.is_file()
+    weights = [np.fromfile(supernet.CHECKPOINT, np.uint8)] if inherited else []
+    run = fingerprint([space.name, space.to_string(arch[None])[0], recipe, seed], *weights, *train_set, *test_set)
     if recipe.images is not None:
         rows = numpy_stream(seed, "train-arch/images").permutation(len(train_set[0]))[: recipe.images]
         train_set = tuple(part[np.sort(rows)] for part in train_set)
@@ -134,13 +137,6 @@ def train(
         )  # fmt: skip
     params = sum(parameter.numel() for parameter in model.parameters())
     return Result(pd.DataFrame(curve), curve[-1]["test_accuracy"], params, at["seconds"], recipe, model, checkpoint, not fresh)
-
-
-def _fingerprint(space: SearchSpace, arch: np.ndarray, train_set: Set, test_set: Set, recipe: Recipe, seed: int) -> str:
-    """Of all that decides the result but the device: two runs with the same one are the same run."""
-    inherited = recipe.network == "SubNetwork" and supernet.CHECKPOINT.is_file()  # where it is missing, nothing can be built
-    parts = [np.fromfile(supernet.CHECKPOINT, np.uint8)] if inherited else []
-    return fingerprint([space.name, space.to_string(arch[None])[0], recipe, seed], *parts, *train_set, *test_set)
 
 
 class Pixels:

@@ -48,8 +48,7 @@ def load(
     if split not in SPLITS:
         raise unknown("image split", split, SPLITS)
     source = _source(name)
-    images, labels = (_from_folder if source.is_dir() else _from_archive)(source, split, per_class, rng)
-    return images, labels
+    return (_from_folder if source.is_dir() else _from_archive)(source, split, per_class, rng)
 
 
 def meta_classes() -> tuple[np.ndarray, np.ndarray]:
@@ -178,7 +177,10 @@ def _from_archive(source: Path, split: str, per_class: int | None, rng: np.rando
     if kind == "jpeg" and (len(offsets) != len(labels) + 1 or offsets[-1] != len(data) or (np.diff(offsets) < 0).any()):
         raise NagkitError(f"{source.name}: off{suffix} does not cut jpeg{suffix} into {len(labels)} images; copy it again")
     if kind == "x":
-        _check_shape(data, len(labels), f"{source.name}: x{suffix}")
+        shapes = [(len(labels), *shape) for shape in ((28, 28), (28, 28, 1), (32, 32), (32, 32, 1), (32, 32, 3))]
+        if data.dtype != np.uint8 or data.shape not in shapes:
+            wanted = f"uint8 ({len(labels)}, 32, 32, 3), or grey 28×28 or 32×32 (a folder of image files is resized on loading)"
+            raise NagkitError(f"{source.name}: x{suffix} is {data.dtype} {data.shape}; expected {wanted}")
     rows = _choose(labels, per_class, rng)
     if kind == "x":
         return _rgb32(data[rows]), labels[rows]
@@ -223,15 +225,6 @@ def _choose(labels: np.ndarray, per_class: int | None, rng: np.random.Generator 
         members = np.flatnonzero(labels == label)
         rows.append(np.sort((members if rng is None else rng.permutation(members))[:per_class]))
     return np.concatenate(rows) if rows else np.arange(0)
-
-
-def _check_shape(images: np.ndarray, n: int, what: str) -> None:
-    shapes = ((n, 28, 28), (n, 28, 28, 1), (n, 32, 32), (n, 32, 32, 1), (n, 32, 32, 3))
-    if images.dtype != np.uint8 or images.shape not in shapes:
-        raise NagkitError(
-            f"{what} is {images.dtype} {images.shape}; expected uint8 ({n}, 32, 32, 3), or grey 28×28 or 32×32 (a folder of "
-            "image files is resized on loading)"
-        )
 
 
 def _rgb32(images: np.ndarray) -> np.ndarray:

@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 import yaml
 from tqdm.auto import tqdm
+from tqdm.utils import CallbackIOWrapper
 
 from nagkit import paths
 from nagkit.data.io import write_bytes
@@ -130,25 +131,14 @@ def _checked(entry: Entry, content: bytes, origin: object) -> bytes:
     return content
 
 
-class _Counted(io.BytesIO):
-    """A buffer that moves a progress bar as it fills."""
-
-    def __init__(self, bar: tqdm):
-        super().__init__()
-        self.bar = bar
-
-    def write(self, chunk) -> int:
-        self.bar.update(len(chunk))
-        return super().write(chunk)
-
-
 def _download(entry: Entry, address: str, bar: tqdm) -> bytes:
     import pooch  # both take a third of a second to import, and only a download needs them
     from requests.exceptions import RequestException
 
-    buffer, replies = _Counted(bar), []
+    buffer, replies = io.BytesIO(), []
+    download = pooch.HTTPDownloader(timeout=30, hooks={"response": lambda reply, **_: replies.append(reply)})
     try:
-        pooch.HTTPDownloader(timeout=30, hooks={"response": lambda reply, **_: replies.append(reply)})(address, buffer, None)
+        download(address, CallbackIOWrapper(bar.update, buffer, "write"), None)
     except RequestException as error:
         reason = type(error).__name__ if error.response is None else f"HTTP {error.response.status_code}"
         raise _failure(entry, f"could not be downloaded from {address} ({reason})") from error

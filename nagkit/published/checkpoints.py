@@ -48,6 +48,15 @@ def settings(kind: str, changed: Mapping) -> dict:
     return DEFAULTS[kind] | dict(changed)
 
 
+def build(kind: str, full: Mapping, n_features: int) -> nn.Module:
+    """An untrained network of NAS-Bench-201 with `settings`; `n_features` of an image, which a score network does not see."""
+    if kind == "score":
+        return ScoreNetwork(8, 7, **{key: full[key] for key in ("positions", "interleaved", "shared_start")})
+    if kind == "ranker":
+        return Ranker("nb201", n_features, hidden=full["hidden"], scale=full["scale"])
+    return CellGuide(n_features=n_features, **{key: full[key] for key in ("head", "backward", "scale")})
+
+
 def checkpoint(kind: str, seed: int, **changed) -> Path:
     """Where the network of a training seed lies; what differs from the published settings is part of its name."""
     full = settings(kind, changed)
@@ -92,13 +101,7 @@ def load(kind: str, seed: int, *, path: Path | None = None, **changed) -> nn.Mod
             raise NagkitError(f"{path.name} was trained with {name} {found!r}, asked for was {value!r}")
     if kind != "score" and metadata["codes"] != io.sha256(images.CODES):
         raise NagkitError(f"{path.name} was trained on other image features than {images.CODES.name}; train it anew")
-    features = arrays["intra_setpool.enc.0.mab.fc_q.weight"].shape[1] if kind != "score" else 0
-    if kind == "guide":
-        model = CellGuide(n_features=features, **{key: full[key] for key in ("head", "backward", "scale")})
-    elif kind == "ranker":
-        model = Ranker("nb201", features, hidden=full["hidden"], scale=full["scale"])
-    else:
-        model = ScoreNetwork(8, 7, **{key: full[key] for key in ("positions", "interleaved")})
+    model = build(kind, full, arrays["intra_setpool.enc.0.mab.fc_q.weight"].shape[1] if kind != "score" else 0)
     model.load_state_dict({name: torch.from_numpy(value).float() for name, value in arrays.items()})
     return model.eval().requires_grad_(False)
 

@@ -21,9 +21,7 @@ from nagkit.data import io, resume, upstream
 from nagkit.errors import unknown
 from nagkit.predictors import images
 from nagkit.published import data, graphs, losses
-from nagkit.published.checkpoints import CODES, checkpoint, save, settings
-from nagkit.published.networks import CellGuide, ScoreNetwork
-from nagkit.published.rankers import Ranker
+from nagkit.published.checkpoints import CODES, build, checkpoint, save, settings
 from nagkit.rng import torch_stream
 from nagkit.spaces.base import get_space
 
@@ -47,16 +45,15 @@ def guide(seed: int, *, path: Path | None = None, also: tuple[int, ...] = (), pr
     library, graph = data.class_images(), graphs.mask("nb201", full["mask"], full["wiring"])
     if full["code"] == "mean":
         library = library.mean(dim=(0, 1), keepdim=True).expand_as(library[:, :1])
-    sizes = {"n_features": library.shape[2]} | {key: full[key] for key in ("head", "backward", "scale")}
 
-    def loss(model: CellGuide, batch: Tensor, level: Tensor) -> Tensor:
+    def loss(model: nn.Module, batch: Tensor, level: Tensor) -> Tensor:
         code = task_codes(model, library, classes[batch], full["images"])
         if not full["noisy"]:
             level = torch.full_like(level, losses.sigma(losses.FLOOR, full["sigma_max"]))
         z = torch.randn(x[batch].shape) if full["noisy"] else 0.0
         return losses.guide_loss(lambda at, s: model(at, s, graph, code), x[batch], level, z, label[batch])
 
-    return _run("guide", seed, changed, len(x), lambda: CellGuide(**sizes), loss, path, also, progress)
+    return _run("guide", seed, changed, len(x), library.shape[2], loss, path, also, progress)
 
 
 def score(seed: int, *, path: Path | None = None, also: tuple[int, ...] = (), progress: bool = True, **changed) -> Path:
@@ -64,12 +61,11 @@ def score(seed: int, *, path: Path | None = None, also: tuple[int, ...] = (), pr
     full = settings("score", changed)
     space = get_space("nb201")
     x, graph = space.encode(space.all()), graphs.mask("nb201", full["mask"], full["wiring"])
-    switches = {key: full[key] for key in ("positions", "interleaved", "shared_start")}
 
-    def loss(model: ScoreNetwork, batch: Tensor, level: Tensor) -> Tensor:
+    def loss(model: nn.Module, batch: Tensor, level: Tensor) -> Tensor:
         return losses.score_loss(lambda at, s: model(at, s, graph), x[batch], level, torch.randn(x[batch].shape))
 
-    return _run("score", seed, changed, len(x), lambda: ScoreNetwork(8, 7, **switches), loss, path, also, progress)
+    return _run("score", seed, changed, len(x), 0, loss, path, also, progress)
 
 
 def ranker(seed: int, *, path: Path | None = None, progress: bool = True, **changed) -> Path:
@@ -87,7 +83,7 @@ def ranker(seed: int, *, path: Path | None = None, progress: bool = True, **chan
     rows = {key: torch.from_numpy(np.array(value)) for key, value in rows.items()}
     with torch.random.fork_rng(devices=[]):
         stream = _own(seed, "ranker")
-        model = Ranker("nb201", library.shape[2], hidden=full["hidden"], scale=full["scale"])
+        model = build("ranker", full, library.shape[2])
         best, optimiser = deepcopy(model), torch.optim.Adam(model.parameters(), lr=full["lr"])
         plan = {"factor": full["factor"], "patience": full["patience"]}
         schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(optimiser, "min", **plan)
@@ -142,8 +138,8 @@ def task_codes(model: nn.Module, library: Tensor, classes: Tensor, n_images: int
 
 
 def _run(
-    kind: str, seed: int, changed: Mapping, n: int, build: Callable, loss: Callable, path: Path | None, also: tuple[int, ...],
-    progress: bool,
+    kind: str, seed: int, changed: Mapping, n: int, n_features: int, loss: Callable[[nn.Module, Tensor, Tensor], Tensor],
+    path: Path | None, also: tuple[int, ...], progress: bool,
 ) -> Path:  # fmt: skip
     """Train on `n` architectures by `loss(model, rows, noise levels)` and write the moving average, or else the network."""
     full = settings(kind, changed)
@@ -154,7 +150,7 @@ def _run(
 
     with torch.random.fork_rng(devices=[]):
         stream = _own(seed, kind)
-        model = build().train()
+        model = build(kind, full, n_features).train()
         average = deepcopy(model) if "ema" in full else model
         optimiser = losses.adam(model.parameters())
         modules = {"model": model} | ({"average": average} if "ema" in full else {})
