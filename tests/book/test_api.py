@@ -39,7 +39,7 @@ def test_the_base_of_a_sub_package_comes_first(api):
 
 def test_what_one_looks_for_first_is_on_the_front_page():
     text = PAGES[0].read_text("utf-8")
-    for name in ("sampling.generate", "guide", "exact_prior", "samplers.heun", "SearchSpace", "open_benchmark", "map_jobs"):
+    for name in ("sampling.generate", "guide", "exact_prior", "samplers.heun", "SearchSpace", "open_benchmark", "jobs.run"):
         assert f"{name}\n" in text
 
 
