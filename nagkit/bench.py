@@ -23,6 +23,7 @@ from nagkit.errors import NagkitError
 from nagkit.published import checkpoints, graphs, networks, sampler
 from nagkit.rng import numpy_stream, torch_stream
 from nagkit.sampling import PRIORS, prepare
+from nagkit.spaces.base import get_space
 from nagkit.study.jobs import peak_rss_mb
 
 PAPER_STEPS, TIMED_STEPS = 1000, 10
@@ -56,15 +57,16 @@ def sampling_rows(*, repeats: int = 3, seed: int = 0) -> list[dict]:
     """
     if repeats < 1:
         raise NagkitError(f"repeats must be at least 1, got {repeats}")
-    network, mask = networks.ScoreNetwork(8, 7).eval(), graphs.mask("nb201", "closure")
+    space = get_space()
+    network, mask = networks.ScoreNetwork(space.n_nodes, space.n_ops).eval(), graphs.mask(space.name, "closure")
     aimed = checkpoints.bind(checkpoints.load("guide", 0), "cifar10", seed)
     published: dict[str, sampler.Score] = {"unguided": lambda x, sigma: network(x, sigma, mask)}
     published["guided"] = sampler.guided(published["unguided"], aimed, 10_000.0)
-    plans = {prior: prepare("nb201", prior=prior, guide="cifar10") for prior in PRIORS}
+    plans = {prior: prepare(space, prior=prior, guide="cifar10") for prior in PRIORS}
     start = time.perf_counter()
-    plans["masked"] = prepare("nb201", guide="cifar10", diffusion="masked")
+    plans["masked"] = prepare(space, guide="cifar10", diffusion="masked")
     known = time.perf_counter() - start
-    plans["unguided"] = prepare("nb201", sampler=plans["exact"].sampler)
+    plans["unguided"] = prepare(space, sampler=plans["exact"].sampler)
 
     def ours(name: str, n: int) -> None:
         for _ in plans[name].draws(n, seed):
@@ -73,7 +75,7 @@ def sampling_rows(*, repeats: int = 3, seed: int = 0) -> list[dict]:
     def theirs(score: sampler.Score) -> None:
         stream = torch_stream(seed, "bench")
         with threads(1):
-            sampler.sample(score, lambda: torch.randn(N_GUIDED, 8, 7, generator=stream), steps=TIMED_STEPS)
+            sampler.sample(score, lambda: torch.randn(N_GUIDED, space.n_nodes, space.n_ops, generator=stream), steps=TIMED_STEPS)
 
     default = f"{plans['exact'].sampler}, {len(plans['exact'].sigmas) - 1} steps"
     extrapolated, factor = f"{PAPER_STEPS} steps, timed over {TIMED_STEPS}", PAPER_STEPS / TIMED_STEPS
