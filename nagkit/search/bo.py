@@ -43,7 +43,7 @@ class BayesianOptimisation:
         self._values: list[float] = []
         self._factor = np.empty((0, 0))  # lower Cholesky factor of the trained architectures' covariance
         self._solved = np.empty((32, space.size))  # factor⁻¹ · covariance of trained and all, with room for more
-        self._variance = self._covariance_diagonal()
+        self._variance = 1 + _OFFSET + self._prior**2
 
     def ask(self, n: int) -> np.ndarray:
         n = min(n, int(self._free.sum()))
@@ -52,7 +52,11 @@ class BayesianOptimisation:
         if len(self._trained) < self._initial:
             n = min(n, self._initial - len(self._trained))
             return self._archs[self._rng.choice(np.flatnonzero(self._free), n, replace=False)]
-        worth = np.where(self._free, self._acquisition(), -np.inf)
+        worth = self._prior
+        if self._trained:
+            mean, variance = self.posterior()
+            worth = expected_improvement(mean, np.sqrt(variance), normal_scores(np.array(self._values)).max(), self._rng)
+        worth = np.where(self._free, worth, -np.inf)
         best = np.flatnonzero(worth >= np.partition(worth, -n)[-n])
         return self._archs[best[np.lexsort([self._rng.random(len(best)), -worth[best]])[:n]]]
 
@@ -68,12 +72,6 @@ class BayesianOptimisation:
         residual = normal_scores(np.array(self._values)) - self._prior[self._trained]
         weights = np.linalg.solve(self._factor, residual) if self._trained else residual
         return self._prior + weights @ self._solved[: len(weights)], self._variance
-
-    def _acquisition(self) -> np.ndarray:
-        if not self._trained:
-            return self._prior
-        mean, variance = self.posterior()
-        return expected_improvement(mean, np.sqrt(variance), normal_scores(np.array(self._values)).max(), self._rng)
 
     def _append(self, row: int) -> None:
         """One more row of the factor and of `solved`, and the variance that this architecture takes away everywhere."""
@@ -92,9 +90,6 @@ class BayesianOptimisation:
     def _covariance(self, row: int) -> np.ndarray:
         matern = covariance(self._features, self._features[[row]], (LENGTH_SCALE, 0.0))[:, 0].numpy()
         return matern + _OFFSET + self._prior[row] * self._prior
-
-    def _covariance_diagonal(self) -> np.ndarray:
-        return 1 + _OFFSET + self._prior**2
 
 
 def normal_scores(values: np.ndarray) -> np.ndarray:
