@@ -1,20 +1,15 @@
 """The words that a reader sees: data/labels.yaml says them once for every identifier of a row, column or metric."""
 
-from functools import cache
-
-import yaml
-
 from nagkit import paths
+from nagkit.data import io
 
-
-@cache
-def _sections() -> dict[str, dict[str, str]]:
-    return yaml.safe_load((paths.DATA / "labels.yaml").read_text(encoding="utf-8"))
+FILE = paths.DATA / "labels.yaml"
 
 
 def label(identifier: str) -> str:
     """What a reader sees for `identifier`; "A minus B" and "A over B" are composed of their parts, an unknown one stays."""
-    known = {name: words for section in _sections().values() for name, words in section.items()}
+    sections = io.read_yaml(FILE)
+    known = {name: words for section in sections.values() for name, words in section.items()}
     if identifier in known:
         return known[identifier]
     for between in (" minus ", " over "):
@@ -25,7 +20,7 @@ def label(identifier: str) -> str:
         if identifier.startswith(before):
             return f"{before}{_inside(label(identifier.removeprefix(before)))}"
     data, space, what = identifier.partition(" ")
-    return f"{known[data]}, {label(what)}" if space and data in _sections()["columns"] else identifier
+    return f"{known[data]}, {label(what)}" if space and data in sections["columns"] else identifier
 
 
 def _inside(words: str) -> str:

@@ -1,14 +1,13 @@
 """Tidy rows: every number of every table and figure is one line of a CSV with these columns."""
 
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import yaml
 
 from nagkit import paths
+from nagkit.data import io
 from nagkit.errors import NagkitError, unknown
 from nagkit.study.labels import label
 
@@ -17,9 +16,9 @@ TOLERANCE = {"%": 0.4, "count": 2.0, "rank": 2.0, "": 0.03, "ρ": 0.03, "τ": 0.
 """How far a number of the quick profile may be from its golden one, by unit: what other processors' rounding explains."""
 
 
-@cache
 def paper() -> dict:
-    return yaml.safe_load((paths.DATA / "paper.yaml").read_text(encoding="utf-8"))
+    """The contents of data/paper.yaml."""
+    return io.read_yaml(paths.DATA / "paper.yaml")
 
 
 def paper_rows(exhibit: str) -> pd.DataFrame:
