@@ -73,9 +73,9 @@ def sampling_rows(*, repeats: int = 3, seed: int = 0) -> list[dict]:
             pass
 
     def theirs(score: sampler.Score) -> None:
-        stream = torch_stream(seed, "bench")
+        stream, shape = torch_stream(seed, "bench"), (N_GUIDED, space.n_nodes, space.n_ops)
         with threads(1):
-            sampler.sample(score, lambda: torch.randn(N_GUIDED, space.n_nodes, space.n_ops, generator=stream), steps=TIMED_STEPS)
+            sampler.sample(score, lambda: torch.randn(shape, generator=stream), steps=TIMED_STEPS)
 
     default = f"{plans['exact'].sampler}, {len(plans['exact'].sigmas) - 1} steps"
     extrapolated, factor = f"{PAPER_STEPS} steps, timed over {TIMED_STEPS}", PAPER_STEPS / TIMED_STEPS
