@@ -79,7 +79,7 @@ def test_the_map_lists_every_exhibit_of_the_paper():
     assert tables | {f"Figure {i}" for i in range(1, 8)} | {"Appendix D.6"} <= named
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", [*PAGES, *sorted((ROOT / "notebooks").glob("*.ipynb"))], ids=lambda page: page.stem)
 def test_every_source_link_of_a_page_leads_to_a_definition(page):
     locate = _offline().locate
     for target in re.findall(r"\{src\}`~?([^`]+)`", page.read_text("utf-8")):
