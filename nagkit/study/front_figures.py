@@ -10,7 +10,7 @@ from nagkit.errors import unknown
 from nagkit.study import drawing, figures
 
 WIDTH = 4.9
-POOLS = ("random", "largest", "hand-rule", "sorted", "ours-score", "ours-exact", "ours-diverse")
+POOLS = ("random", "largest", "hand-rule", "sorted", "published", "ours-score", "ours-exact", "ours-diverse")
 TRAINED = ("random-search", "bo", "largest", "hand-rule", "every-cell", "metad2a-style", "tnas-style", "ours-score")
 PRINTED = {"metad2a-style": "metad2a", "tnas-style": "tnas", "ours-score": "diffusionnag"}
 METHODS = (
